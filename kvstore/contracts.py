@@ -1,0 +1,244 @@
+"""What recipes state and the engine takes: frozen records, free of torch, duckdb and lance.
+
+Pixels are those of the upright image (EXIF orientation applied), x to the right, y down, the origin at the
+top left corner of the top left pixel; a box is ``(x0, y0, x1, y1)``, its far edges exclusive.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal, Protocol
+
+if TYPE_CHECKING:
+    import numpy as np
+    import torch
+    from PIL import Image as PILImage
+
+Site = Literal["value", "key", "input", "encoder"]
+View = Literal["base", "all"]
+Box = tuple[float, float, float, float]
+
+SITES: tuple[Site, ...] = ("value", "key", "input", "encoder")
+VIEWS: tuple[View, ...] = ("base", "all")
+
+
+# ---------------------------------------------------------------------------------------- data sets
+
+
+@dataclass(frozen=True, slots=True)
+class Keypoint:
+    """A named point of an object, in pixels; `visible` is COCO's: 0 not labelled, 1 hidden, 2 seen."""
+
+    name: str
+    x: float
+    y: float
+    visible: int = 2
+
+
+@dataclass(frozen=True, slots=True)
+class Object:
+    """One annotated object. `mask` is COCO's compressed RLE of the upright image, its counts as text.
+
+    `object_id` is the data set's own number, unique in the data set; `area` the data set's own figure,
+    which for COCO crowds can differ from the mask's pixels.
+    """
+
+    object_id: int
+    category: str
+    box: Box
+    area: float
+    crowd: bool = False
+    mask: str | None = None
+    keypoints: tuple[Keypoint, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Annotations:
+    """All that a data set says of one image."""
+
+    objects: tuple[Object, ...] = ()
+    captions: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class ImageRecord:
+    """One image of a data set, not yet read.
+
+    `name` is unique in the data set and relative to its root, with forward slashes. `read` returns the
+    file's bytes and raises `ImageError` when it cannot. `annotate(width, height, orientation)` returns the
+    annotations in upright pixels; it is given the upright size and the EXIF orientation (1 to 8) of the
+    decoded image, since annotation files may speak of the pixels as stored.
+    """
+
+    name: str
+    read: Callable[[], bytes]
+    annotate: Callable[[int, int, int], Annotations] = lambda width, height, orientation: Annotations()
+
+
+@dataclass(frozen=True, slots=True)
+class PairKeypoint:
+    """One keypoint seen in both images of a pair, in upright pixels of each."""
+
+    name: str
+    source: tuple[float, float]
+    target: tuple[float, float]
+
+
+@dataclass(frozen=True, slots=True)
+class Pair:
+    """Two images with the same category of object, for semantic correspondence.
+
+    `source` and `target` are image names; `target_box` is the object box that scales PCK's threshold.
+    """
+
+    pair_id: int
+    source: str
+    target: str
+    category: str
+    source_box: Box
+    target_box: Box
+    keypoints: tuple[PairKeypoint, ...]
+
+
+@dataclass(frozen=True)
+class Dataset:
+    """A data set's images, in a fixed order, and what identifies it.
+
+    `sources` are the annotation files read (their bytes enter the fingerprint); `identity` is whatever else
+    tells this data set from another (a seed, a size). `images` may build its records on access.
+    """
+
+    name: str
+    split: str
+    images: Sequence[ImageRecord]
+    root: Path | None = None
+    sources: tuple[Path, ...] = ()
+    identity: dict[str, Any] = field(default_factory=dict)
+    pairs: Sequence[Pair] = ()
+
+
+class DatasetRecipe(Protocol):
+    """``ingest/datasets/<name>.py``: a docstring (name, address, one quirk) and these symbols."""
+
+    SPLITS: tuple[str, ...]  # the first is the default; empty when the data set has none
+
+    def load(self, root: Path | None, split: str | None) -> Dataset: ...
+
+
+# --------------------------------------------------------------------------------- models and tokens
+
+
+@dataclass(frozen=True, slots=True)
+class Grid:
+    """A rectangle of patches of one image, row by row, and where its tokens lie.
+
+    box         the pixel box that the whole grid covers; it may reach beyond the image by less than a cell
+    first_token index of the top left patch's token among the image's tokens
+    row_stride  tokens from one row to the next: `columns`, or one more where a newline token ends each row
+    tile_rows, tile_columns   how many encoder tiles the grid is composed of (1 x 1: a single one)
+    """
+
+    rows: int
+    columns: int
+    box: Box
+    first_token: int = 0
+    row_stride: int = 0
+    tile_rows: int = 1
+    tile_columns: int = 1
+
+    def __post_init__(self) -> None:
+        if self.rows < 1 or self.columns < 1:
+            raise ValueError(f"a grid of {self.rows} x {self.columns} patches")
+        if not self.row_stride:
+            object.__setattr__(self, "row_stride", self.columns)
+
+    @property
+    def patches(self) -> int:
+        """How many patches the grid has."""
+        return self.rows * self.columns
+
+    def tokens(self) -> np.ndarray[Any, np.dtype[np.int64]]:
+        """Index among the image's tokens of each patch, row by row; int64 [rows * columns]."""
+        import numpy as np
+
+        rows = np.arange(self.rows, dtype=np.int64)[:, None] * self.row_stride
+        return (self.first_token + rows + np.arange(self.columns, dtype=np.int64)).reshape(-1)
+
+
+@dataclass(frozen=True, slots=True)
+class Layout:
+    """The tokens of one image, up to the last that is kept.
+
+    Patches are numbered through the grids in order, newline tokens left out. `tokens` counts all tokens of
+    the image in the sequence, newlines included.
+    """
+
+    grids: tuple[Grid, ...]
+    tokens: int
+
+    @property
+    def patches(self) -> int:
+        """How many patches all grids have together."""
+        return sum(grid.patches for grid in self.grids)
+
+    def positions(self) -> np.ndarray[Any, np.dtype[np.int64]]:
+        """Index among the image's tokens of each patch; int64 [patches]."""
+        import numpy as np
+
+        return np.concatenate([grid.tokens() for grid in self.grids])
+
+
+@dataclass(frozen=True)
+class Inputs:
+    """One image, preprocessed: what its family's encoder takes, on the CPU.
+
+    pixels   float32; LLaVA families [tiles, 3, height, width], Qwen [grid rows * grid columns, channels]
+    size     (width, height) of the upright image
+    extra    further per-image arguments of the family (Qwen: ``grid_thw``)
+    """
+
+    pixels: torch.Tensor
+    size: tuple[int, int]
+    layout: Layout
+    extra: dict[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Encoded:
+    """What the vision side gives for a batch: a list over images.
+
+    tokens    [tokens, hidden] per image: what enters the language model (newlines included), projected
+    encoder   {layer: [patches, width]} per image: hidden states at the patch grid, when asked for
+    """
+
+    tokens: list[torch.Tensor]
+    encoder: list[dict[int, torch.Tensor]]
+
+
+class Family(Protocol):
+    """``ingest/models/<family>.py``: a docstring (classes, token layout, one quirk) and these symbols.
+
+    A family states only its differences; loading, prompting, capture and pooling exist once in the engine.
+    """
+
+    MODEL_TYPES: tuple[str, ...]  # values of ``config.model_type``
+    ALIASES: dict[str, str]  # short name -> hub id
+    TINY: str  # name of the family's built-in tiny model
+    IMAGE_START: str  # text right before the image placeholder that belongs to it ("" or "<|vision_start|>")
+
+    def tiny(self, folder: Path) -> None:
+        """Write the family's built-in tiny model (weights, processor, tokenizer) into `folder`."""
+
+    def layout(self, config: Any, processor: Any, size: tuple[int, int], view: View) -> Layout:
+        """The tokens of an image of `size` (width, height); raises `ImageError` for a size it refuses."""
+
+    def preprocess(self, config: Any, processor: Any, image: PILImage.Image, view: View) -> Inputs:
+        """Pixels and layout of one upright RGB image, as the model's own image processor makes them."""
+
+    def encode(self, model: Any, batch: Sequence[Inputs], encoder_layers: Sequence[int]) -> Encoded:
+        """Run the vision tower and the projector on a batch already on the model's device."""
+
+    def position_ids(self, model: Any, input_ids: torch.Tensor, batch: Sequence[Inputs]) -> torch.Tensor | None:
+        """Rotary positions [3, batch, length] where the family needs them (M-RoPE), else None."""
