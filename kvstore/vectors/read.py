@@ -1,0 +1,200 @@
+"""Reading a run's vectors by image and layer, straight from the pages of Lance's files.
+
+A (image, layer) block is a stretch of consecutive rows, and raw float16 vectors lie in a Lance page one after
+another, so a block is one slice of a memory map. Pages that are not raw (an older file, a changed encoding)
+are read through Lance itself; the result is the same.
+"""
+
+from __future__ import annotations
+
+import mmap
+import re
+from bisect import bisect_right
+from collections.abc import Sequence
+from functools import lru_cache
+from itertools import accumulate
+from pathlib import Path
+from typing import Any
+
+import lance
+import numpy as np
+from lance.file import LanceFileReader
+
+from kvstore.contracts import Site
+from kvstore.errors import StoreError, UnknownNameError
+from kvstore.vectors import schema as tables
+
+Array = np.ndarray[Any, np.dtype[np.float16]]
+
+_NOT_RAW = re.compile(r"bits_rep: [1-9]|bits_def: [1-9]|has_validity: true")
+
+
+class _Column:
+    """One vector column of one Lance table, addressed by row."""
+
+    def __init__(self, path: Path, column: str) -> None:
+        self.dataset = lance.dataset(str(path))
+        field = self.dataset.schema.field(column)
+        self.column, self.width = column, int(field.type.list_size)
+        self.fragments = self.dataset.get_fragments()
+        self.starts = [0, *accumulate(int(fragment.physical_rows) for fragment in self.fragments)]
+        self.pages: dict[int, _Pages | None] = {}
+
+    def rows(self, first: int, count: int) -> Array:
+        """Rows [first, first + count) as float16 [count, width]; a read-only view where pages are raw."""
+        index = bisect_right(self.starts, first) - 1
+        pages = self._pages(index)
+        found = pages.rows(first - self.starts[index], count) if pages else None
+        return found if found is not None else self._through_lance(first, count)
+
+    def _pages(self, index: int) -> _Pages | None:
+        if index not in self.pages:
+            self.pages[index] = _Pages.of(self.dataset.uri, self.fragments[index], self.column, self.width)
+        return self.pages[index]
+
+    def _through_lance(self, first: int, count: int) -> Array:
+        table = self.dataset.to_table(columns=[self.column], offset=first, limit=count)
+        flat = table.column(0).combine_chunks().flatten()
+        return np.asarray(flat.to_numpy(zero_copy_only=False), np.float16).reshape(count, self.width)
+
+
+class _Pages:
+    """The raw pages of one column of one data file, memory-mapped."""
+
+    def __init__(self, data: mmap.mmap, starts: list[int], positions: list[int], width: int) -> None:
+        self.data, self.starts, self.positions, self.width = data, starts, positions, width
+
+    @classmethod
+    def of(cls, uri: str, fragment: Any, column: str, width: int) -> _Pages | None:
+        """None unless every page is a single buffer of bare float16 vectors."""
+        files = fragment.data_files()
+        path = Path(uri, "data", files[0].path)
+        if len(files) != 1 or fragment.metadata.deletion_file is not None or not path.is_file():
+            return None
+        reader = LanceFileReader(str(path))
+        metadata = reader.metadata()
+        names = [field.name for field in metadata.schema]
+        pages = metadata.columns[names.index(column)].pages
+        if len(metadata.columns) != len(names) or not all(_is_raw(page, width) for page in pages):
+            return None
+        sizes = [page.buffers[0].size // (2 * width) for page in pages]
+        if sum(sizes) != metadata.num_rows:
+            return None
+        with path.open("rb") as file:
+            data = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
+        return cls(data, [0, *accumulate(sizes)], [page.buffers[0].position for page in pages], width)
+
+    def rows(self, first: int, count: int) -> Array | None:
+        """None when the rows reach past the page of the first."""
+        page = bisect_right(self.starts, first) - 1
+        if first + count > self.starts[page + 1]:
+            return None
+        offset = self.positions[page] + (first - self.starts[page]) * 2 * self.width
+        flat = np.frombuffer(self.data, np.float16, count * self.width, offset)
+        return flat.reshape(count, self.width)
+
+
+def _is_raw(page: Any, width: int) -> bool:
+    layout = str(page.encoding)
+    return (
+        len(page.buffers) == 1
+        and "FullZipLayout" in layout
+        and f"items_per_value: {width}," in layout
+        and "bits_per_value: 16," in layout
+        and layout.count("Some(\n") < 20
+        and not _NOT_RAW.search(layout)
+        and page.buffers[0].size % (2 * width) == 0
+    )
+
+
+class Reader:
+    """A run's vectors as of one moment: open once, read many blocks.
+
+    Raises `StoreError` when the run has no tables, `UnknownNameError` for a site, layer or image it lacks.
+    """
+
+    def __init__(self, lance_dir: Path, run_id: str) -> None:
+        path = tables.location(lance_dir, run_id, tables.PATCH_SPAN)
+        if not path.is_dir():
+            raise StoreError(f"run '{run_id}' has no vectors in {lance_dir}; see `kvstore runs`.")
+        self.lance_dir, self.run_id = lance_dir, run_id
+        span = lance.dataset(str(path)).to_table()
+        metadata = span.schema.metadata or {}
+        self.heads = int(metadata[b"kvstore.heads"])
+        self.layers = _numbers(metadata[b"kvstore.layers"])
+        self.encoder_layers = _numbers(metadata[b"kvstore.encoder_layers"])
+        rows = zip(*(span.column(c).to_pylist() for c in ("image_id", "first_patch", "patches")), strict=True)
+        self.spans = {image: (first, patches) for image, first, patches in rows}
+        self._columns: dict[Site, _Column] = {}
+
+    @property
+    def image_ids(self) -> list[int]:
+        """Images stored, in the order of their rows."""
+        return list(self.spans)
+
+    def site(self, site: Site, layer: int, image_id: int) -> Array:
+        """One image value (key, ...): float16 [heads, patches, width]; heads is 1 for input and encoder."""
+        column = self._column(site)
+        if image_id not in self.spans:
+            raise UnknownNameError("image", str(image_id), map(str, list(self.spans)[:20]))
+        first, patches = self.spans[image_id]
+        layers, heads = self._order(site)
+        if layer not in layers:
+            raise UnknownNameError(f"stored layer of site '{site}'", str(layer), map(str, layers))
+        block = heads * patches
+        row = first * len(layers) * heads + layers.index(layer) * block
+        return column.rows(row, block).reshape(heads, patches, column.width)
+
+    def _order(self, site: Site) -> tuple[tuple[int, ...], int]:
+        if site == "input":
+            return (0,), 1
+        return (self.encoder_layers, 1) if site == "encoder" else (self.layers, self.heads)
+
+    def _column(self, site: Site) -> _Column:
+        if site not in self._columns:
+            kind, name = tables.column_of(site)
+            path = tables.location(self.lance_dir, self.run_id, kind)
+            if not path.is_dir() or name not in lance.dataset(str(path)).schema.names:
+                raise UnknownNameError(f"stored site of run '{self.run_id}'", site, self.sites())
+            self._columns[site] = _Column(path, name)
+        return self._columns[site]
+
+    def sites(self) -> list[Site]:
+        """The sites that this run stores."""
+        found: list[Site] = []
+        for site in ("value", "key", "input", "encoder"):
+            kind, name = tables.column_of(site)
+            path = tables.location(self.lance_dir, self.run_id, kind)
+            if path.is_dir() and name in lance.dataset(str(path)).schema.names:
+                found.append(site)
+        return found
+
+
+def _numbers(text: bytes) -> tuple[int, ...]:
+    return tuple(int(part) for part in text.decode().split(",") if part)
+
+
+@lru_cache(maxsize=16)
+def _reader(lance_dir: Path, run_id: str, version: int) -> Reader:
+    return Reader(lance_dir, run_id)
+
+
+def reader(lance_dir: Path, run_id: str) -> Reader:
+    """A `Reader` of the run's newest version, kept for the next call."""
+    path = tables.location(lance_dir, run_id, tables.PATCH_SPAN)
+    if not path.is_dir():
+        raise StoreError(f"run '{run_id}' has no vectors in {lance_dir}; see `kvstore runs`.")
+    return _reader(lance_dir, run_id, int(lance.dataset(str(path)).version))
+
+
+def read_site(lance_dir: Path, run_id: str, site: Site, layer: int, image_id: int) -> Array:
+    """float16 [heads, patches, width] of one image; heads is 1 for input (layer 0) and encoder."""
+    return reader(lance_dir, run_id).site(site, layer, image_id)
+
+
+def read_layer(
+    lance_dir: Path, run_id: str, site: Site, layer: int, image_ids: Sequence[int]
+) -> dict[int, Array]:
+    """`read_site` of many images: {image_id: float16 [heads, patches, width]}."""
+    source = reader(lance_dir, run_id)
+    return {image_id: source.site(site, layer, image_id) for image_id in image_ids}
