@@ -1,0 +1,295 @@
+"""A store: a folder with `catalog.duckdb`, `lance/` and `locks/`.
+
+Readers never meet a lock: the catalog is published, that is written aside and renamed into place, under one
+inter-process lock that only publishers take. A reader keeps the snapshot that it opened.
+"""
+
+from __future__ import annotations
+
+import errno
+import itertools
+import os
+import re
+import shutil
+from collections.abc import Iterator
+from contextlib import AbstractContextManager, contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import duckdb
+
+from kvstore import __version__, locks, warehouse
+from kvstore.errors import (
+    NoSpaceError,
+    StoreBusyError,
+    StoreError,
+    StoreVersionError,
+    UnknownNameError,
+    UsageError,
+)
+
+if TYPE_CHECKING:
+    from kvstore.check import Finding
+
+#: The store's own format; a store that says a higher number was made by a newer kvstore.
+FORMAT = 1
+#: Every Lance table that a run can have; `key_moment` is internal, no view shows it.
+LANCE_TABLES = (*warehouse.TABLES, "key_moment")
+
+_RUN_NAME = re.compile(r"[a-z0-9][a-z0-9._-]{0,99}")
+_count = itertools.count()
+
+
+def run_name(text: str) -> str:
+    """A legal run name made of any text: lower case, with dashes for what is not a-z, 0-9, dot or underscore."""
+    return re.sub(r"[^a-z0-9._]+", "-", text.lower()).strip("-._")[:100] or "run"
+
+
+@dataclass(frozen=True)
+class Store:
+    """An opened store. It holds no connection and no lock between calls."""
+
+    root: Path
+
+    @property
+    def catalog(self) -> Path:
+        """The published DuckDB file; never written in place."""
+        return self.root / "catalog.duckdb"
+
+    @property
+    def lance(self) -> Path:
+        """Folder of the Lance tables, ``<run_id>.<table>.lance``."""
+        return self.root / "lance"
+
+    @classmethod
+    def open(cls, root: Path | str, *, create: bool = False) -> Store:
+        """Open the store at `root`, made first when `create` and not there.
+
+        Raises `StoreError` for what is not a store or cannot be written, `StoreVersionError` for a store of
+        a newer kvstore.
+        """
+        if re.match(r"[a-z][a-z0-9+]+://", str(root)):
+            raise StoreError(f"{root}: stores on object storage are not there yet; give a local folder")
+        store = cls(Path(root).expanduser().absolute())
+        if not store.catalog.exists():
+            store._make(create)
+        store._check_version()
+        return store
+
+    def connect(self) -> duckdb.DuckDBPyConnection:
+        """A read-only snapshot with views and macros; close it yourself, it is a context manager."""
+        return warehouse.connect(self.catalog, self.lance)
+
+    @contextmanager
+    def publish(self) -> Iterator[duckdb.DuckDBPyConnection]:
+        """A private writable copy of the catalog, renamed into place on success and dropped on an error.
+
+        Keep the body short: other publishers wait. The vectors are not readable in it. Raises `NoSpaceError`
+        when the disk is full, `StoreBusyError` when another publisher does not end within a minute.
+        """
+        with _store_errors(self.root), locks.hold(self._locks / "catalog.lock", "the catalog", wait=60):
+            self._sweep()
+            copy = self.root / f"{self.catalog.name}.{os.getpid()}.{next(_count)}.tmp"
+            try:
+                if self.catalog.exists():
+                    shutil.copyfile(self.catalog, copy)
+                with warehouse.editing(copy) as con:
+                    yield con
+                _sync(copy)
+                copy.replace(self.catalog)
+                _sync(self.root)
+            finally:
+                _remove_copy(copy)
+
+    def hold(self, run_id: str) -> AbstractContextManager[None]:
+        """The inter-process lock of a run; `StoreBusyError` says who holds it."""
+        if not _RUN_NAME.fullmatch(run_id):
+            raise UsageError(
+                f"'{run_id}' is no run name; take a-z, 0-9, dot, dash, underscore: {run_name(run_id)}"
+            )
+        return locks.hold(self._locks / f"run.{run_id}.lock", f"run {run_id}")
+
+    def runs(self) -> list[dict[str, Any]]:
+        """Every run, a dict of table `run`'s columns each, by name."""
+        with duckdb.connect(":memory:") as con:
+            con.execute(f"attach {warehouse.text(self.catalog)} as kvstore (read_only)")
+            result = con.execute("select * from kvstore.run order by run_id")
+            names = [column[0] for column in result.description or ()]
+            return [dict(zip(names, row, strict=True)) for row in result.fetchall()]
+
+    def recover(self) -> list[str]:
+        """Mark as interrupted the runs that say they run and whose process is gone; returns their names."""
+        found = []
+        for run in self.runs():
+            if run["state"] == "running":
+                try:
+                    with self.hold(run["run_id"]), self.publish() as con:
+                        con.execute(
+                            "update run set state = 'interrupted' where run_id = $run and state = 'running'",
+                            {"run": run["run_id"]},
+                        )
+                    found.append(run["run_id"])
+                except StoreBusyError:
+                    continue
+        return found
+
+    def drop(self, run_id: str) -> None:
+        """Remove a run: from the catalog first, with what no other run uses, then its Lance tables.
+
+        Raises `UnknownNameError`, and `StoreBusyError` while the run is being ingested.
+        """
+        known = [run["run_id"] for run in self.runs()]
+        if run_id not in known:
+            raise UnknownNameError("run", run_id, known)
+        from kvstore import pruning
+
+        with self.hold(run_id):
+            with self.publish() as con:
+                pruning.forget(con, run_id)
+            self._remove_tables(run_id)
+
+    def optimize(self) -> dict[str, str]:
+        """Compact each run's Lance tables, clean old versions, build zone maps; says per run what was done.
+
+        A run that is being ingested is left alone. Tables of no run, as a drop that was killed between its
+        two steps leaves them, are removed.
+        """
+        done = {run["run_id"]: "busy" for run in self.runs()}
+        for run_id in done:
+            try:
+                with self.hold(run_id):
+                    self._optimize(run_id)
+            except StoreBusyError:
+                continue
+            done[run_id] = "optimized"
+        return done | dict.fromkeys(self._remove_orphans(), "removed")
+
+    def check(self) -> list[Finding]:
+        """Run every file of `sql/checks`; see `kvstore.check`."""
+        from kvstore import check
+
+        with self.connect() as con:
+            return check.findings(con)
+
+    @property
+    def _locks(self) -> Path:
+        return self.root / "locks"
+
+    def _make(self, create: bool) -> None:
+        if self.root.exists() and not self.root.is_dir():
+            raise StoreError(f"{self.root} is a file; a store is a folder")
+        if not create:
+            raise StoreError(f"no store at {self.root}; `kvstore ingest ... --store {self.root}` makes one")
+        strange = [] if not self.root.exists() else [p.name for p in self.root.iterdir() if not _own(p)]
+        if strange:
+            raise StoreError(
+                f"{self.root} is not a store and not empty (it has {strange[0]}); give a new or empty folder"
+            )
+        with _store_errors(self.root):
+            self.lance.mkdir(parents=True, exist_ok=True)
+        with self.publish() as con:  # a second process may have made it while this one waited: then no change
+            warehouse.create_tables(con)
+            con.execute(
+                "insert into store (version, created_by) select $version, $by where not exists (from store)",
+                {"version": FORMAT, "by": __version__},
+            )
+
+    def _check_version(self) -> None:
+        try:
+            with duckdb.connect(":memory:") as con:
+                con.execute(f"attach {warehouse.text(self.catalog)} as kvstore (read_only)")
+                row = con.execute("select version, created_by from kvstore.store").fetchone()
+        except duckdb.Error as error:
+            reason = str(error).splitlines()[0]
+            raise StoreError(f"{self.catalog} is not the catalog of a store: {reason}") from error
+        version, by = row or (0, "an unknown kvstore")
+        if version > FORMAT:
+            raise StoreVersionError(
+                f"{self.root} has format {version}, made by kvstore {by}; kvstore {__version__} reads up to "
+                f"{FORMAT}: pip install -U kvstore"
+            )
+
+    def _sweep(self) -> None:
+        """Remove what killed publishers left: under the lock, every copy is a dead process's."""
+        for leftover in self.root.glob(f"{self.catalog.name}.*.tmp*"):
+            leftover.unlink(missing_ok=True)
+        # We never write the published file in place. A log beside it is another tool's and fits no new file.
+        Path(f"{self.catalog}.wal").unlink(missing_ok=True)
+
+    def _optimize(self, run_id: str) -> None:
+        from kvstore import vectors
+
+        versions: dict[str, int] = vectors.optimize(self.lance, run_id)
+        with self.publish() as con:
+            con.execute(
+                "update run set versions = map($tables::varchar[], $versions::bigint[]) where run_id = $run",
+                {"tables": list(versions), "versions": list(versions.values()), "run": run_id},
+            )
+
+    def _remove_tables(self, run_id: str) -> None:
+        for table in LANCE_TABLES:
+            shutil.rmtree(self.lance / f"{run_id}.{table}.lance", ignore_errors=True)
+
+    def _remove_orphans(self) -> list[str]:
+        suffixes = [f".{table}.lance" for table in LANCE_TABLES]
+        there = {
+            path.name.removesuffix(suffix)
+            for path in self.lance.iterdir()
+            for suffix in suffixes
+            if path.name.endswith(suffix)
+        }
+        removed = []
+        for run_id in sorted(there - {run["run_id"] for run in self.runs()}):
+            try:
+                with self.hold(run_id):
+                    # An ingest that has just started may have published its run meanwhile.
+                    if run_id not in {run["run_id"] for run in self.runs()}:
+                        self._remove_tables(run_id)
+                        removed.append(run_id)
+            except (StoreBusyError, UsageError):
+                continue
+        return removed
+
+
+def _own(path: Path) -> bool:
+    """Is this what an unfinished making of a store leaves in its folder?"""
+    return path.name in ("lance", "locks") or path.name.startswith("catalog.duckdb.")
+
+
+def _sync(path: Path) -> None:
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def _remove_copy(copy: Path) -> None:
+    for path in (copy, Path(f"{copy}.wal")):
+        path.unlink(missing_ok=True)
+
+
+@contextmanager
+def _store_errors(root: Path) -> Iterator[None]:
+    """Say a full disk and a folder that cannot be written in a user's words."""
+    try:
+        yield
+    except OSError as error:
+        if error.errno in (errno.ENOSPC, errno.EDQUOT):
+            raise _no_space(root) from error
+        if error.errno in (errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOTDIR):
+            raise StoreError(
+                f"{root} cannot be written ({error.strerror}); choose another --store"
+            ) from error
+        raise
+    except duckdb.Error as error:
+        if re.search(r"no space left|disk quota|could not write all bytes", str(error), re.IGNORECASE):
+            raise _no_space(root) from error
+        raise
+
+
+def _no_space(root: Path) -> NoSpaceError:
+    return NoSpaceError(
+        f"no space left on the disk of {root}; the store is unharmed: free some and try again"
+    )

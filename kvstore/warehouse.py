@@ -1,0 +1,165 @@
+"""The DuckDB side of a store: opening a snapshot to read, and a private copy of the catalog to change.
+
+Views over Lance tables are made from table `run`. Making a view binds what it reads; while the catalog is
+changed, empty stand-ins of the same types take the place of the Lance tables, so that a publish neither
+loads the extension (0.8 s, most of it DuckDB's check of its signature) nor depends on any run's files.
+"""
+
+from __future__ import annotations
+
+import importlib.util
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+
+import duckdb
+
+from kvstore import recipes
+from kvstore.errors import StoreError
+
+#: Lance tables that views show: name -> column -> type in the view. `run_id` goes in front.
+TABLES: dict[str, dict[str, str]] = {
+    "patch_kv": {
+        "image_id": "integer",
+        "layer": "smallint",
+        "head": "smallint",
+        "patch": "integer",
+        "key": "float[]",
+        "value": "float[]",
+    },
+    "pooled_kv": {
+        "image_id": "integer",
+        "layer": "smallint",
+        "head": "smallint",
+        "key": "float[]",
+        "value": "float[]",
+        "key_norm": "float",
+        "value_norm": "float",
+    },
+    "patch_input": {"image_id": "integer", "patch": "integer", "feature": "float[]"},
+    "patch_encoder": {
+        "image_id": "integer",
+        "layer": "smallint",
+        "patch": "integer",
+        "feature": "float[]",
+    },
+}
+#: Column of a Lance table -> site that must be in `run.sites` for it to be there.
+_SITE_OF = {"key": "key", "key_norm": "key", "value": "value", "value_norm": "value"}
+
+_verified = False  # DuckDB has checked the extension's signature in this process
+
+
+def text(value: object) -> str:
+    """An SQL text literal; the only places that need one are names of files, which take no parameter."""
+    return "'" + str(value).replace("'", "''") + "'"
+
+
+def identifier(name: str) -> str:
+    """A quoted SQL identifier."""
+    return '"' + name.replace('"', '""') + '"'
+
+
+def extension() -> Path:
+    """The `lance` extension inside its wheel, for the DuckDB that runs; `StoreError` when there is none."""
+    wheel = importlib.util.find_spec("duckdb_extension_lance")
+    if wheel is None or not wheel.submodule_search_locations:
+        raise StoreError("the lance extension of DuckDB is missing; pip install duckdb-extension-lance")
+    versions = Path(next(iter(wheel.submodule_search_locations)), "extensions")
+    path = versions / f"v{duckdb.__version__}" / "lance.duckdb_extension"
+    if not path.is_file():
+        there = ", ".join(sorted(folder.name for folder in versions.glob("v*"))) or "none"
+        raise StoreError(
+            f"no lance extension for DuckDB {duckdb.__version__} (installed: for {there}); "
+            f"pip install duckdb-extension-lance=={duckdb.__version__}"
+        )
+    return path
+
+
+def connect(catalog: Path, lance: Path) -> duckdb.DuckDBPyConnection:
+    """A connection that reads one snapshot of the catalog, with the run's vectors beside it."""
+    global _verified
+    # The signature's check reads all 250 MB of the extension: once in a process is enough.
+    config = {"python_enable_replacements": False, "allow_unsigned_extensions": _verified}
+    con = duckdb.connect(":memory:", config=config)
+    try:
+        for statement in attach_statements(catalog, lance):
+            con.execute(statement)
+    except duckdb.Error as error:
+        con.close()
+        raise StoreError(f"{catalog} cannot be opened: {str(error).splitlines()[0]}") from error
+    _verified = True
+    return con
+
+
+def attach_statements(catalog: Path, lance: Path) -> list[str]:
+    """What opens the store in any DuckDB of this version, the shell included."""
+    return [
+        f"load {text(extension())}",
+        f"attach {text(catalog)} as kvstore (read_only)",
+        f"attach {text(lance)} as kv (type lance)",
+        "use kvstore",
+    ]
+
+
+@contextmanager
+def editing(path: Path) -> Iterator[duckdb.DuckDBPyConnection]:
+    """A catalog file of one's own to change, in one transaction; views and macros are made anew at its end."""
+    con = duckdb.connect(":memory:", config={"python_enable_replacements": False})
+    try:
+        con.execute(f"attach {text(path)} as kvstore")
+        con.execute("use kvstore")
+        con.execute("begin")
+        yield con
+        con.execute("commit")
+        _define(con)
+        con.execute("checkpoint kvstore")
+    finally:
+        con.close()  # on an error without a checkpoint: the file is then thrown away
+
+
+def create_tables(con: duckdb.DuckDBPyConnection) -> None:
+    """Make the tables of `sql/schema.sql` that are not there yet, with their comments."""
+    con.execute((recipes.SHIPPED / "sql" / "schema.sql").read_text(encoding="utf-8"))
+
+
+def _define(con: duckdb.DuckDBPyConnection) -> None:
+    """Make the views over all runs' Lance tables, then the macros, which read the views."""
+    con.execute("attach ':memory:' as kv")
+    runs: list[tuple[str, list[str], list[str]]] = con.execute(
+        "select run_id, sites, map_keys(versions) from run order by run_id"
+    ).fetchall()
+    held = {table: [(run, sites) for run, sites, tables in runs if table in tables] for table in TABLES}
+    for table, branches in held.items():
+        columns = ", ".join(f"{name} {kind}" for name, kind in TABLES[table].items())
+        for run_id, _ in branches:
+            con.execute(f"create table kv.main.{identifier(f'{run_id}.{table}')} ({columns})")
+    con.execute("begin")  # DuckDB writes to one database in a transaction, so the stand-ins come before it
+    for table, branches in held.items():
+        con.execute(_view(table, branches))
+    for name in ("views.sql", "macros.sql"):
+        con.execute((recipes.SHIPPED / "sql" / name).read_text(encoding="utf-8"))
+    con.execute("commit")
+    con.execute("detach kv")
+
+
+def _view(table: str, runs: Sequence[tuple[str, Sequence[str]]]) -> str:
+    """The view's definition: one branch a run, each with the run's name as a constant that a filter prunes."""
+    branches = [_branch(table, run_id, sites) for run_id, sites in runs]
+    if not branches:
+        columns = ", ".join(f"null::{kind} as {name}" for name, kind in TABLES[table].items())
+        branches = [f"select null::varchar as run_id, {columns} where false"]
+    return f"create or replace view {table} as\n" + "\nunion all\n".join(branches)
+
+
+def _branch(table: str, run_id: str, sites: Sequence[str]) -> str:
+    columns = [
+        f"null::{kind} as {name}"
+        if name in _SITE_OF and _SITE_OF[name] not in sites
+        else f"{name}::{kind} as {name}"
+        if kind == "float[]"
+        else name
+        for name, kind in TABLES[table].items()
+    ]
+    source = identifier(f"{run_id}.{table}")
+    return f"select {text(run_id)} as run_id, {', '.join(columns)} from kv.main.{source}"

@@ -1,0 +1,33 @@
+-- What the views over the Lance tables mean. The views themselves are made from table run, one branch a run.
+
+comment on view patch_kv is 'one row per run, image, layer, KV head and patch: a key and a value vector';
+comment on column patch_kv.run_id is 'run; a filter on it opens that run''s table only';
+comment on column patch_kv.image_id is 'image';
+comment on column patch_kv.layer is 'language model layer, from 0';
+comment on column patch_kv.head is 'KV head, from 0';
+comment on column patch_kv.patch is 'patch, through the image''s grids row by row; see macro patches()';
+comment on column patch_kv.key is 'key as the cache holds it, after the rotary embedding; null when not stored';
+comment on column patch_kv.value is 'value; null when not stored';
+
+comment on view pooled_kv is 'one row per run, image, layer and KV head: means over the image''s patches';
+comment on column pooled_kv.run_id is 'run; a filter on it opens that run''s table only';
+comment on column pooled_kv.image_id is 'image';
+comment on column pooled_kv.layer is 'language model layer, from 0';
+comment on column pooled_kv.head is 'KV head, from 0';
+comment on column pooled_kv.key is 'mean of the keys over the patches; null when not stored';
+comment on column pooled_kv.value is 'mean of the values over the patches; null when not stored';
+comment on column pooled_kv.key_norm is 'euclidean norm of that mean key';
+comment on column pooled_kv.value_norm is 'euclidean norm of that mean value';
+
+comment on view patch_input is 'one row per run, image and patch: the input visual representation (the projector''s output)';
+comment on column patch_input.run_id is 'run; a filter on it opens that run''s table only';
+comment on column patch_input.image_id is 'image';
+comment on column patch_input.patch is 'patch, as in patch_kv';
+comment on column patch_input.feature is 'what enters the language model at that patch';
+
+comment on view patch_encoder is 'one row per run, image, encoder layer and patch: hidden states of the vision encoder';
+comment on column patch_encoder.run_id is 'run; a filter on it opens that run''s table only';
+comment on column patch_encoder.image_id is 'image';
+comment on column patch_encoder.layer is 'vision encoder layer; 0 is the embedding''s output';
+comment on column patch_encoder.patch is 'patch, as in patch_kv';
+comment on column patch_encoder.feature is 'hidden state at that patch';
