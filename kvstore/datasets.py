@@ -1,0 +1,169 @@
+"""Data sets: found by their recipe's file name, loaded, identified; files read without leaving the root."""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+import json
+import os
+import stat
+from collections.abc import Callable, Iterator, Sequence
+from functools import partial
+from pathlib import Path
+from typing import Generic, TypeVar, overload
+
+from kvstore import recipes
+from kvstore.contracts import Dataset, ImageRecord
+from kvstore.errors import DatasetError, ImageError, UnknownNameError, UsageError
+
+#: Larger files are refused unread (`too-large`): no image of `images.MAX_PIXELS` pixels needs as much.
+MAX_BYTES = 2**30
+
+T_co = TypeVar("T_co", covariant=True)
+
+
+class Lazy(Sequence[T_co], Generic[T_co]):
+    """A sequence whose items are made when asked for: ``make(0)`` to ``make(length - 1)``."""
+
+    def __init__(self, length: int, make: Callable[[int], T_co]) -> None:
+        self._length, self._make = length, make
+
+    def __len__(self) -> int:
+        return self._length
+
+    @overload
+    def __getitem__(self, index: int) -> T_co: ...
+    @overload
+    def __getitem__(self, index: slice) -> Sequence[T_co]: ...
+    def __getitem__(self, index: int | slice) -> T_co | Sequence[T_co]:
+        picked = range(self._length)[index]
+        if isinstance(picked, range):
+            return Lazy(len(picked), lambda i: self._make(picked[i]))
+        return self._make(picked)
+
+    def __iter__(self) -> Iterator[T_co]:
+        return map(self._make, range(self._length))
+
+
+class First(Lazy[T_co]):
+    """The first `limit` items of `whole`, which stays at hand: a limit does not change what a data set is."""
+
+    def __init__(self, whole: Sequence[T_co], limit: int) -> None:
+        super().__init__(min(limit, len(whole)), whole.__getitem__)
+        self.whole = whole
+
+
+def load(name: str, root: Path | None = None, split: str | None = None, limit: int | None = None) -> Dataset:
+    """The data set `name`, as ``ingest/datasets/<name>.py`` reads it from `root`.
+
+    root    default ``$KVSTORE_DATA/<name>`` if it is there, then ``./data/<name>``
+    split   default the recipe's first
+    limit   only the first so many images; `pairs`, `identity` and the fingerprint stay those of the whole
+
+    Raises `UnknownNameError` for the data set or split, `DatasetError` when it is not there or is malformed,
+    `UsageError` for a limit below 1.
+    """
+    if limit is not None and limit < 1:
+        raise UsageError(f"--limit must be at least 1; got {limit}")
+    recipe = recipes.load("ingest/datasets", name)
+    if split is not None and split not in recipe.SPLITS:
+        raise UnknownNameError(f"split of {name}", split, recipe.SPLITS)
+    if split is None and recipe.SPLITS:
+        split = recipe.SPLITS[0]
+    dataset: Dataset = recipe.load(Path(root).expanduser() if root else default_root(name), split)
+    if limit is not None:
+        dataset = dataclasses.replace(dataset, images=First(dataset.images, limit))
+    return dataset
+
+
+def default_root(name: str) -> Path:
+    """Where a data set is looked for without ``--root``: ``$KVSTORE_DATA/<name>``, then ``./data/<name>``."""
+    shared, here = os.environ.get("KVSTORE_DATA"), Path("data", name)
+    if not shared:
+        return here
+    first = Path(shared).expanduser() / name
+    return here if here.is_dir() and not first.is_dir() else first
+
+
+def all_images(dataset: Dataset) -> Sequence[ImageRecord]:
+    """The images that the data set names, a limit left aside."""
+    return dataset.images.whole if isinstance(dataset.images, First) else dataset.images
+
+
+def fingerprint(dataset: Dataset) -> str:
+    """What identifies a data set: sha256, hex, over name, split, identity, image names in order, and sources.
+
+    Each part goes in with its length, so that no two data sets give the same bytes. Images' own bytes are
+    not read: an image is identified by its own sha256. Raises `DatasetError` when a source cannot be read.
+    """
+    digest = hashlib.sha256()
+
+    def add(part: bytes) -> None:
+        digest.update(len(part).to_bytes(8, "little") + part)
+
+    identity = json.dumps(dataset.identity, sort_keys=True, default=str)
+    images = all_images(dataset)
+    for text in (dataset.name, dataset.split, identity, str(len(images))):
+        add(text.encode())
+    for record in images:
+        add(record.name.encode())
+    for source in dataset.sources:
+        add(_file_digest(source))
+    return digest.hexdigest()
+
+
+def _file_digest(path: Path) -> bytes:
+    try:
+        with path.open("rb") as file:
+            return hashlib.file_digest(file, "sha256").digest()
+    except OSError as error:
+        raise DatasetError(f"cannot read {path}: {error.strerror}") from error
+
+
+def storable(name: str) -> str:
+    """A file name as UTF-8 text, different names staying different.
+
+    Bytes that are not UTF-8 become ``\\xff``, and a backslash two: ``a\\b`` and the bytes it might stand for
+    never meet. All else stays as it is, line breaks and quotes included.
+    """
+    text = name.replace("\\", "\\\\").replace("\0", "\\x00")
+    try:
+        return text.encode("utf-8", "surrogateescape").decode("utf-8", "backslashreplace")
+    except UnicodeEncodeError:  # a lone surrogate, as JSON can hold
+        return text.encode("utf-8", "surrogatepass").decode("utf-8", "backslashreplace")
+
+
+def read_file(root: Path, name: str) -> Callable[[], bytes]:
+    """A reader of the file `name` in the folder `root`, for `ImageRecord.read`; it can be pickled.
+
+    Making it never fails. Reading raises `ImageError`: ``unsafe-path`` for a name that leaves `root`
+    (absolute, with ``..``, or through a symbolic link; `root` itself may be a link), ``missing``,
+    ``too-large`` over `MAX_BYTES`, ``unreadable``.
+    """
+    return partial(_read, root, name)
+
+
+def _read(root: Path, name: str) -> bytes:
+    try:
+        path = _inside(root, name)
+        status = path.stat()
+        if not stat.S_ISREG(status.st_mode):  # a pipe would wait for ever
+            raise ImageError("unreadable", f"{name!r} is not a regular file")
+        if status.st_size > MAX_BYTES:
+            raise ImageError(
+                "too-large", f"{name!r} has {status.st_size} bytes; at most {MAX_BYTES} are read"
+            )
+        return path.read_bytes()
+    except FileNotFoundError as error:
+        raise ImageError("missing", f"no file {name!r} in {root}") from error
+    except (OSError, ValueError, RuntimeError) as error:  # NUL, lone surrogate; a loop of links
+        raise ImageError("unreadable", f"{name!r} in {root}: {error}") from error
+
+
+def _inside(root: Path, name: str) -> Path:
+    """The real path of `name` in `root`; `ImageError` if it lies elsewhere."""
+    real = root.resolve()
+    path = (real / name).resolve()
+    if Path(name).is_absolute() or ".." in Path(name).parts or not path.is_relative_to(real):
+        raise ImageError("unsafe-path", f"{name!r} leaves the folder {root}, which nothing may")
+    return path

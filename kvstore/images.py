@@ -1,0 +1,184 @@
+"""Image files read safely: bytes in, an upright 8-bit RGB image or an `ImageError` with its reason out.
+
+Only the formats in `FORMATS` are tried, so no file can reach Pillow's readers that start other programs. The
+pixel limit is checked on the header, before anything is decoded. Nothing global in Pillow is read or changed
+for that: `PIL.Image.open` would print its own warning about large images, so its readers are called directly.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import io
+import struct
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from PIL import (  # the imports register the readers in Image.OPEN
+    BmpImagePlugin,
+    GifImagePlugin,
+    Image,
+    ImageFile,
+    JpegImagePlugin,
+    MpoImagePlugin,
+    PngImagePlugin,
+    PpmImagePlugin,
+    TiffImagePlugin,
+    WebPImagePlugin,
+)
+
+from kvstore.errors import ImageError
+
+FORMATS = tuple(
+    plugin.format
+    for plugin in (
+        JpegImagePlugin.JpegImageFile,
+        PngImagePlugin.PngImageFile,
+        WebPImagePlugin.WebPImageFile,
+        BmpImagePlugin.BmpImageFile,
+        GifImagePlugin.GifImageFile,
+        TiffImagePlugin.TiffImageFile,
+        PpmImagePlugin.PpmImageFile,
+        MpoImagePlugin.MpoImageFile,
+    )
+)
+
+#: Images of more pixels are refused unread (`too-large`): a quarter GiB at 3 bytes a pixel, which is where
+#: Pillow starts to warn. No model of ours sees more than a few megapixels.
+MAX_PIXELS = 2**28 // 3
+
+_EXIF_ORIENTATION = 0x0112
+_TRANSPOSE = {
+    2: Image.Transpose.FLIP_LEFT_RIGHT,
+    3: Image.Transpose.ROTATE_180,
+    4: Image.Transpose.FLIP_TOP_BOTTOM,
+    5: Image.Transpose.TRANSPOSE,
+    6: Image.Transpose.ROTATE_270,
+    7: Image.Transpose.TRANSVERSE,
+    8: Image.Transpose.ROTATE_90,
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Decoded:
+    """An image file, decoded.
+
+    image         upright, mode RGB
+    width, height upright, pixels
+    format        as Pillow names it: JPEG, PNG, ...
+    orientation   EXIF's, 1 to 8; `image` has been turned by it
+    sha256        of the file's bytes, hex: what an image is known by
+    bytes         size of the file
+    """
+
+    image: Image.Image
+    width: int
+    height: int
+    format: str
+    orientation: int
+    sha256: str
+    bytes: int
+
+
+def decode(data: bytes) -> Decoded:
+    """Decode an image file's bytes.
+
+    EXIF orientation is applied, as ``transformers.image_utils.load_image`` does. Transparency is composited
+    on white (`load_image` shows whatever colour lies under it). 16-bit grey is scaled by 1/257 and rounded,
+    not clipped. Of an animation the first frame is taken.
+
+    Raises `ImageError`: ``empty``, ``not-an-image``, ``truncated``, ``too-large``, ``unreadable``.
+    """
+    image = _open(data)
+    format_ = image.format or ""
+    try:
+        orientation = _orientation(image) if format_ == "TIFF" else 0  # Pillow turns TIFF itself, in load()
+        image.load()
+        orientation = orientation or _orientation(image)
+        upright = _rgb(image)
+        if format_ != "TIFF" and orientation != 1:
+            upright = upright.transpose(_TRANSPOSE[orientation])
+    except ImageError:
+        raise
+    except Exception as error:  # a hostile file can raise anything from a reader
+        raise _refusal(error, format_) from error
+    digest = hashlib.sha256(data).hexdigest()
+    return Decoded(upright, *upright.size, format_, orientation, digest, len(data))
+
+
+def header(data: bytes) -> tuple[int, int]:
+    """Width and height of the upright image, in pixels, without decoding it.
+
+    Raises `ImageError` as `decode` does, but for faults that only decoding can find.
+    """
+    image = _open(data)
+    width, height = image.size
+    turned = image.format != "TIFF" and _may_be_turned(image, data) and _orientation(image) >= 5
+    return (height, width) if turned else (width, height)
+
+
+def _may_be_turned(image: ImageFile.ImageFile, data: bytes) -> bool:
+    """False when asking Pillow costs time in vain: a PNG's EXIF may follow its pixels, so it decodes them."""
+    marks = (b"eXIf", b"Raw profile type", b"iTXt", b"tiff:Orientation")
+    return image.format != "PNG" or any(mark in data for mark in marks)
+
+
+def _open(data: bytes) -> ImageFile.ImageFile:
+    """Read the header; `ImageError` for what is empty, of no known format, or too large."""
+    if not data:
+        raise ImageError("empty", "the file has 0 bytes")
+    image = _first_reader(data)
+    width, height = image.size
+    if width * height > MAX_PIXELS:
+        raise ImageError("too-large", f"{width} x {height} pixels; at most {MAX_PIXELS} are decoded")
+    return image
+
+
+def _first_reader(data: bytes) -> ImageFile.ImageFile:
+    fault: ImageError | None = None
+    for name in FORMATS:
+        reader, accepts = Image.OPEN[name]
+        if accepts and accepts(data[:16]) is not True:  # a text means: the format, but not built into Pillow
+            continue
+        try:
+            return reader(io.BytesIO(data), "")
+        except Exception as error:
+            fault = _refusal(error, name)
+    if fault:
+        raise fault
+    raise ImageError("not-an-image", f"no known image format; it begins with {data[:16]!r}")
+
+
+def _refusal(error: Exception, format_: str) -> ImageError:
+    """What a reader's failure means."""
+    cut = isinstance(error, EOFError | IndexError | struct.error) or "truncated" in str(error).lower()
+    return ImageError("truncated" if cut else "unreadable", f"{format_}: {error or type(error).__name__}")
+
+
+def _orientation(image: Image.Image) -> int:
+    """EXIF orientation, 1 to 8; 1 where there is none, or none that can be read."""
+    try:
+        value = image.getexif().get(_EXIF_ORIENTATION, 1)
+    except Exception:  # a broken EXIF block says nothing about the pixels
+        return 1
+    return value if isinstance(value, int) and 1 <= value <= 8 else 1
+
+
+def _rgb(image: Image.Image) -> Image.Image:
+    """8-bit RGB of any mode."""
+    if image.mode.startswith("I"):
+        return _from_16_bit(image).convert("RGB")
+    if image.mode == "F":
+        raise ImageError("unreadable", "floating point pixels have no fixed range to scale to 8 bit")
+    if image.has_transparency_data:
+        ground = Image.new("RGBA", image.size, "white")
+        return Image.alpha_composite(ground, image.convert("RGBA")).convert("RGB")
+    return image.convert("RGB")
+
+
+def _from_16_bit(image: Image.Image) -> Image.Image:
+    """Grey of 0 to 65535 scaled to 0 to 255; Pillow's own conversion clips it."""
+    grey: np.ndarray[Any, Any] = np.asarray(image).astype(np.int64)
+    if grey.min() < 0 or grey.max() > 65535:
+        raise ImageError("unreadable", f"grey values from {grey.min()} to {grey.max()}; 0 to 65535 are known")
+    return Image.fromarray(((grey + 128) // 257).astype(np.uint8))
