@@ -1,0 +1,207 @@
+"""A model's files: the cache of tiny models, hub snapshots, what a folder must hold, and its revision."""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import json
+import os
+import re
+import shlex
+import shutil
+import sys
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+from types import ModuleType
+
+from kvstore.errors import ModelError
+
+_SETTINGS = ["*.json", "*.jinja", "*.txt", "*.model"]
+_WEIGHTS = ["*.safetensors"]
+
+
+def cache_folder() -> Path:
+    """Where kvstore keeps what it can make again: `$KVSTORE_CACHE`, else the user's cache folder."""
+    import platformdirs
+
+    return Path(os.environ.get("KVSTORE_CACHE") or platformdirs.user_cache_dir("kvstore"))
+
+
+def tiny_folder(family: ModuleType) -> Path:
+    """The folder of a family's tiny model, made on first use.
+
+    It is keyed by the code that makes it, and appears whole or not at all; of two processes that make it at
+    once, one's folder stays.
+    """
+    folder = cache_folder() / "tiny" / f"{family.TINY}-{_tiny_key(family)}"
+    if folder.is_dir():
+        return folder
+    try:
+        folder.parent.mkdir(parents=True, exist_ok=True)
+        aside = Path(tempfile.mkdtemp(prefix=f".{family.TINY}-", dir=folder.parent))
+    except OSError as error:
+        raise ModelError(
+            f"cannot write the model cache {folder.parent}: {error.strerror}; set KVSTORE_CACHE to a folder"
+        ) from error
+    try:
+        with quiet():
+            family.tiny(aside)
+        with contextlib.suppress(OSError):  # another process was first: its folder holds the same
+            aside.rename(folder)
+    finally:
+        shutil.rmtree(aside, ignore_errors=True)
+    return folder
+
+
+def _tiny_key(family: ModuleType) -> str:
+    """sha256 of what makes a tiny model: its recipe, the code recipes share, transformers' version."""
+    from importlib.metadata import version
+
+    from kvstore import tiny_models
+
+    digest = hashlib.sha256(version("transformers").encode())
+    for module in (family, tiny_models):
+        digest.update(Path(str(module.__file__)).read_bytes())
+    return digest.hexdigest()
+
+
+@contextlib.contextmanager
+def quiet() -> Iterator[None]:
+    """Hide the progress bars of transformers for work that takes a second."""
+    from transformers.utils import logging
+
+    shown = logging.is_progress_bar_enabled()
+    logging.disable_progress_bar()
+    try:
+        yield
+    finally:
+        if shown:
+            logging.enable_progress_bar()
+
+
+def snapshot(hub_id: str, tiny: str, *, weights: bool) -> Path:
+    """Download (or find in the hub's cache) a snapshot; `tiny` is named when the hub cannot be reached."""
+    from huggingface_hub import snapshot_download
+    from huggingface_hub.errors import (
+        GatedRepoError,
+        HfHubHTTPError,
+        LocalEntryNotFoundError,
+        RepositoryNotFoundError,
+    )
+
+    try:
+        return Path(snapshot_download(hub_id, allow_patterns=_SETTINGS + (_WEIGHTS if weights else [])))
+    except GatedRepoError:
+        reason = f"'{hub_id}' asks for its licence to be accepted on the hub, and for `hf auth login`"
+    except RepositoryNotFoundError:
+        reason = f"the hub has no model '{hub_id}'"
+    except LocalEntryNotFoundError:
+        reason = f"the model hub cannot be reached, and '{hub_id}' is not in its cache"
+    except (HfHubHTTPError, OSError) as error:
+        reason = f"'{hub_id}' cannot be downloaded ({str(error).splitlines()[0]})"
+    raise ModelError(f"{reason}; a tiny model needs no hub: {command_with(tiny)}")
+
+
+def command_with(model: str) -> str:
+    """The command that this process was started with, another model put in."""
+    words = [Path(sys.argv[0]).name, *sys.argv[1:]]
+    if words[0] != "kvstore":
+        return f"--model {model}"
+    for place, word in enumerate(words):
+        if word == "--model" and place + 1 < len(words):
+            words[place + 1] = model
+            break
+        if word.startswith("--model="):
+            words[place] = f"--model={model}"
+            break
+    else:
+        words += ["--model", model]
+    return shlex.join(words)
+
+
+def read_config(folder: Path) -> dict[str, object]:
+    """A folder's config.json, as it stands there."""
+    path = folder / "config.json"
+    if not path.is_file():
+        raise ModelError(f"'{folder}' is no model: it has no config.json")
+    return _json(path)
+
+
+def check_weights(folder: Path) -> None:
+    """Raise `ModelError` that names the first weight file that is missing or damaged."""
+    from safetensors import SafetensorError, safe_open
+
+    for path in _weight_files(folder):
+        if not path.is_file():
+            raise ModelError(f"'{folder}' lacks the weight file {path.name}; download it again")
+        try:
+            with safe_open(path, framework="numpy"):
+                pass
+        except (SafetensorError, OSError) as error:
+            raise ModelError(f"the weight file {path} is damaged ({error}); download it again") from error
+
+
+def _weight_files(folder: Path) -> list[Path]:
+    """The safetensors files of a folder, as its index lists them."""
+    index = folder / "model.safetensors.index.json"
+    if not index.is_file():
+        return [folder / "model.safetensors"]
+    shards = _json(index).get("weight_map")
+    if not isinstance(shards, dict) or not shards:
+        raise ModelError(f"{index} lists no weights; download it again")
+    return [folder / str(name) for name in sorted(set(shards.values()))]
+
+
+def _json(path: Path) -> dict[str, object]:
+    """A JSON object of a file; `ModelError` names the file that is none."""
+    try:
+        value = json.loads(path.read_text(encoding="utf-8"))
+    except (ValueError, OSError) as error:
+        raise ModelError(f"{path} cannot be read: {error}") from error
+    if not isinstance(value, dict):
+        raise ModelError(f"{path} holds no JSON object")
+    return value
+
+
+def chat_template(folder: Path) -> str | None:
+    """The processor's chat template, in the order in which processors look for it; None: the tokenizer's."""
+    if (folder / "chat_template.jinja").is_file():
+        return (folder / "chat_template.jinja").read_text(encoding="utf-8")
+    for name in ("chat_template.json", "processor_config.json"):
+        found = _json(folder / name).get("chat_template") if (folder / name).is_file() else None
+        if isinstance(found, str):
+            return found
+    return None
+
+
+def processor_settings(folder: Path) -> dict[str, object]:
+    """The arguments of the processor's class that processor_config.json holds."""
+    path = folder / "processor_config.json"
+    found = _json(path) if path.is_file() else {}
+    parts = {
+        "processor_class",
+        "auto_map",
+        "chat_template",
+        "image_processor",
+        "video_processor",
+        "tokenizer",
+    }
+    return {name: value for name, value in found.items() if name not in parts}
+
+
+def revision(folder: Path) -> str:
+    """The hub commit of a snapshot; of any other folder the sha256 over names and bytes of the files used.
+
+    Used are weights, configurations, tokenizer and templates at the folder's top level.
+    """
+    if folder.parent.name == "snapshots" and re.fullmatch(r"[0-9a-f]{40}", folder.name):
+        return folder.name
+    names = {path.name for pattern in _SETTINGS + _WEIGHTS for path in folder.glob(pattern) if path.is_file()}
+    digest = hashlib.sha256()
+    for name in sorted(names):
+        digest.update(f"{name}\0{(folder / name).stat().st_size}\0".encode())
+        with (folder / name).open("rb") as file:
+            while block := file.read(1 << 22):
+                digest.update(block)
+    return digest.hexdigest()

@@ -1,0 +1,339 @@
+"""Loading of models by alias, hub id, folder or the name of a tiny model; the prompt before the image.
+
+No family is known by name here: every recipe in ``ingest/models`` says which it reads.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from difflib import SequenceMatcher
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+from kvstore import model_files, recipes
+from kvstore.errors import ModelError, UnknownNameError, UsageError
+
+_KIND = "ingest/models"
+#: From this many weights on a model is not run on the CPU unless that is asked for.
+_LARGE = 1_000_000_000
+DTYPES = ("float32", "bfloat16", "float16")
+
+
+@dataclass(frozen=True)
+class Source:
+    """Where a model comes from.
+
+    `kind` is "tiny", "hub" or "folder"; `location` the family, the hub id, or the folder's path.
+    """
+
+    name: str
+    kind: str
+    location: str
+
+
+@dataclass(frozen=True)
+class Loaded:
+    """A model ready for use, or (with `model` None) what the forecast needs of it.
+
+    `description` holds the columns of table `model`; `folder` is where its files lie on this machine.
+    """
+
+    name: str
+    source: str
+    revision: str
+    family: ModuleType
+    family_name: str
+    folder: Path
+    config: Any
+    model: Any
+    image_processor: Any
+    tokenizer: Any
+    chat_template: str
+    description: dict[str, Any]
+
+    @property
+    def image_token_id(self) -> int:
+        """Id of the placeholder that stands for one token of the image."""
+        return int(self.config.image_token_id)
+
+
+# ------------------------------------------------------------------------------------------ names
+
+
+def families() -> dict[str, ModuleType]:
+    """All model families by name of their recipe."""
+    return {name: recipes.load(_KIND, name) for name in recipes.listing(_KIND)}
+
+
+def aliases() -> dict[str, str]:
+    """Short name -> hub id, of all families; a tiny model's name stands for itself."""
+    found: dict[str, str] = {}
+    for family in families().values():
+        found.update({family.TINY: family.TINY, **family.ALIASES})
+    return dict(sorted(found.items()))
+
+
+def resolve(name: str) -> Source:
+    """What a name stands for: a tiny model, an alias, a folder, or a hub id (owner/name).
+
+    Raises `UnknownNameError` with the nearest name, `ModelError` for a path where there is no folder.
+    """
+    known = aliases()
+    if name in known:
+        return Source(name, "tiny" if known[name] == name else "hub", known[name])
+    if Path(name).expanduser().is_dir():
+        return Source(name, "folder", str(Path(name).expanduser().resolve()))
+    if name.startswith(("/", "./", "../", "~", ".")) or name.count("/") > 1:
+        raise ModelError(f"there is no model folder '{name}'")
+    if re.fullmatch(r"[\w.-]+/[\w.-]+", name):
+        return Source(name, "hub", name)
+    raise UnknownNameError("model", name, known, "A folder or a hub id (owner/name) will do too.")
+
+
+def nearest_tiny(location: str) -> str:
+    """The tiny model of the family whose names are most like `location`."""
+
+    def likeness(names: Iterable[str]) -> float:
+        return max(SequenceMatcher(None, location.lower(), name.lower()).ratio() for name in names)
+
+    family = max(
+        families().values(), key=lambda each: likeness([each.TINY, *each.ALIASES, *each.ALIASES.values()])
+    )
+    return str(family.TINY)
+
+
+def _family_of(model_type: object, folder: Path) -> tuple[str, ModuleType]:
+    known = {kind: (name, family) for name, family in families().items() for kind in family.MODEL_TYPES}
+    if model_type not in known:
+        raise ModelError(
+            f"no family reads model_type '{model_type}' of {folder / 'config.json'}; known: "
+            f"{', '.join(sorted(known))}. A new family is one file in {_KIND}/"
+        )
+    return known[str(model_type)]
+
+
+# ------------------------------------------------------------------------------- device and dtype
+
+
+def choose_device(device: str | None = None) -> str:
+    """The device asked for (`UsageError` if it is not there), else cuda, else mps, else cpu."""
+    import torch
+
+    if device is None:
+        return "cuda" if torch.cuda.is_available() else "mps" if torch.backends.mps.is_available() else "cpu"
+    try:
+        torch.empty(0, device=device)
+    except (RuntimeError, AssertionError) as error:
+        raise UsageError(f"device '{device}' cannot be used: {str(error).splitlines()[0]}") from error
+    return device
+
+
+def choose_dtype(dtype: str | None, device: str) -> str:
+    """The dtype asked for, else bfloat16 on cuda and float32 elsewhere."""
+    if dtype is None:
+        return "bfloat16" if device.startswith("cuda") else "float32"
+    if dtype not in DTYPES:
+        raise UnknownNameError("dtype", dtype, DTYPES)
+    return dtype
+
+
+# ---------------------------------------------------------------------------------------- loading
+
+
+def load_config(name: str) -> Loaded:
+    """All of a model but its weights: enough for token layouts, prompts and the forecast."""
+    return _load(name, None)
+
+
+def load(name: str, device: str | None = None, dtype: str | None = None) -> Loaded:
+    """A model with its weights, in eval mode, without gradients, on `device` in `dtype`.
+
+    Raises `ModelError` when it cannot be had, or is too large to be run on the CPU unasked.
+    """
+    chosen = choose_device(device)
+    return _load(name, (chosen, choose_dtype(dtype, chosen), device is not None))
+
+
+def _load(name: str, place: tuple[str, str, bool] | None) -> Loaded:
+    source = resolve(name)
+    folder = _folder(source, weights=False)
+    family_name, family = _family_of(model_files.read_config(folder).get("model_type"), folder)
+    config, image_processor, tokenizer = _parts(folder)
+    description = _describe(config, image_processor)
+    model = None
+    if place is not None:
+        device, dtype, asked = place
+        if description["parameters"] > _LARGE and device == "cpu" and not asked:
+            raise ModelError(_too_large(name, description["parameters"], family.TINY))
+        folder = _folder(source, weights=True)
+        model_files.check_weights(folder)
+        model = _weights(folder, device, dtype)
+    template = model_files.chat_template(folder) or tokenizer.chat_template
+    if not isinstance(template, str):
+        raise ModelError(f"'{folder}' has no chat template (chat_template.jinja); prompts need one")
+    return Loaded(
+        name=Path(source.location).name if source.kind == "folder" else name,
+        source=source.location,
+        revision=model_files.revision(folder),
+        family=family,
+        family_name=family_name,
+        folder=folder,
+        config=config,
+        model=model,
+        image_processor=image_processor,
+        tokenizer=tokenizer,
+        chat_template=template,
+        description=description,
+    )
+
+
+def _too_large(name: str, parameters: int, tiny: str) -> str:
+    return (
+        f"model '{name}' has {parameters / 1e9:.1f} billion weights and there is no GPU here (--device cpu "
+        f"runs it all the same, slowly); a tiny model: {model_files.command_with(tiny)}"
+    )
+
+
+def _folder(source: Source, *, weights: bool) -> Path:
+    """The folder with a source's files on this machine."""
+    if source.kind == "folder":
+        return Path(source.location)
+    if source.kind == "hub":
+        return model_files.snapshot(source.location, nearest_tiny(source.location), weights=weights)
+    return model_files.tiny_folder({each.TINY: each for each in families().values()}[source.location])
+
+
+def _parts(folder: Path) -> tuple[Any, Any, Any]:
+    """Configuration, image processor and tokenizer of a folder.
+
+    The image processor's backend is always PIL's, so that pixels are the same with and without torchvision.
+    """
+    from transformers import AutoConfig, AutoImageProcessor, AutoTokenizer
+
+    loaders: dict[str, Callable[[], Any]] = {
+        "config.json": lambda: AutoConfig.from_pretrained(folder),
+        "preprocessor_config.json": lambda: AutoImageProcessor.from_pretrained(folder, backend="pil"),
+        "tokenizer.json": lambda: AutoTokenizer.from_pretrained(folder),
+    }
+    parts = []
+    for file, loader in loaders.items():
+        try:
+            parts.append(loader())
+        except Exception as error:  # transformers raises whatever its parsers raise
+            raise ModelError(
+                f"{folder / file} cannot be loaded: {str(error).strip().splitlines()[0]}"
+            ) from error
+    return parts[0], parts[1], parts[2]
+
+
+def _weights(folder: Path, device: str, dtype: str) -> Any:
+    """The model with its weights; a weight that the files lack is an error, not a random number."""
+    import torch
+    from transformers import AutoModelForImageTextToText
+
+    try:
+        with model_files.quiet():
+            model, report = AutoModelForImageTextToText.from_pretrained(
+                folder, dtype=getattr(torch, dtype), output_loading_info=True
+            )
+    except (RuntimeError, ValueError, OSError) as error:
+        raise ModelError(f"'{folder}' cannot be loaded: {str(error).strip().splitlines()[0]}") from error
+    if report["missing_keys"]:
+        raise ModelError(f"the weights in '{folder}' lack {min(report['missing_keys'])}; download it again")
+    return model.to(device).eval().requires_grad_(False)
+
+
+def _describe(config: Any, image_processor: Any) -> dict[str, Any]:
+    """The columns of table `model` that follow from the configuration."""
+    text, vision = config.text_config, config.vision_config
+    head_dim = getattr(text, "head_dim", None) or text.hidden_size // text.num_attention_heads
+    settings = {"class": type(image_processor).__name__, **image_processor.to_dict()}
+    return {
+        "architecture": (config.architectures or [type(config).__name__])[0],
+        "layers": text.num_hidden_layers,
+        "query_heads": text.num_attention_heads,
+        "kv_heads": text.num_key_value_heads,
+        "key_dim": head_dim,
+        "value_dim": head_dim,
+        "hidden_dim": text.hidden_size,
+        "encoder_layers": vision.num_hidden_layers,
+        "encoder_dim": vision.hidden_size,
+        "parameters": _parameters(config),
+        "processor": json.dumps(settings, sort_keys=True, default=str),
+    }
+
+
+def _parameters(config: Any) -> int:
+    """Number of weights, counted without making them."""
+    import torch
+    from transformers import AutoModelForImageTextToText
+
+    with torch.device("meta"):
+        return int(AutoModelForImageTextToText.from_config(config).num_parameters())
+
+
+# ----------------------------------------------------------------------------------------- prompt
+
+
+def processor(loaded: Loaded) -> Any:
+    """The real processor of the family for text and images, built from its parts.
+
+    Its video part, where it has one, is left out: that would need torchvision.
+    """
+    import transformers
+    from transformers.models.auto.processing_auto import PROCESSOR_MAPPING_NAMES
+
+    real = getattr(transformers, PROCESSOR_MAPPING_NAMES[loaded.config.model_type])
+
+    def check(self: Any, argument_name: str, argument: Any) -> Any:
+        return (
+            None if argument is None else real.check_argument_for_proper_class(self, argument_name, argument)
+        )
+
+    kind = type(real.__name__, (real,), {"check_argument_for_proper_class": check})
+    settings = model_files.processor_settings(loaded.folder)
+    return kind(loaded.image_processor, loaded.tokenizer, chat_template=loaded.chat_template, **settings)
+
+
+def prompt(loaded: Loaded, prefix: str = "") -> str:
+    """The text before the first image token: a user turn that begins with `prefix` and the image.
+
+    Templates put images before text whatever the order of the turn's content, so the rendered text is cut
+    where the image starts and the prefix is put there verbatim.
+    """
+    return _rendered(loaded, prefix)[0]
+
+
+def prompt_ids(loaded: Loaded, prefix: str = "") -> list[int]:
+    """Token ids before the first image token, as the real processor makes them of the whole prompt."""
+    head, placeholder, tail = _rendered(loaded, prefix)
+    text = head + placeholder + tail
+    begin = loaded.tokenizer.bos_token
+    # as `apply_chat_template` does: a template that writes the begin token itself gets no second one
+    special = not (begin is not None and text.startswith(begin))
+    ids = loaded.tokenizer(text, add_special_tokens=special)["input_ids"]
+    return [int(token) for token in ids[: ids.index(loaded.image_token_id)]]
+
+
+def _rendered(loaded: Loaded, prefix: str) -> tuple[str, str, str]:
+    """Head (prefix and image start included), placeholder and tail of the rendered prompt."""
+    placeholder = loaded.tokenizer.convert_ids_to_tokens(loaded.image_token_id)
+    if placeholder in prefix:
+        raise UsageError(f"the prefix holds '{placeholder}', which stands for the image")
+    text = loaded.tokenizer.apply_chat_template(
+        [{"role": "user", "content": [{"type": "image"}]}],
+        chat_template=loaded.chat_template,
+        add_generation_prompt=True,
+        tokenize=False,
+    )
+    start = loaded.family.IMAGE_START
+    head, found, tail = text.partition(start + placeholder)
+    if not found:
+        raise ModelError(
+            f"the chat template in '{loaded.folder}' writes no '{start + placeholder}' for an image"
+        )
+    return head + prefix + start, placeholder, tail

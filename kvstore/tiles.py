@@ -1,0 +1,85 @@
+"""Pixels and encoding of AnyRes tiles: common to families with an overview and a mosaic."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING, Any
+
+from kvstore.anyres import Tiling, layout
+from kvstore.contracts import Encoded, Inputs, View
+
+if TYPE_CHECKING:
+    import torch
+    from PIL import Image as PILImage
+
+#: Puts each image's tiles in token order: (features per image, sizes, with newlines) -> tokens per image.
+Pack = Callable[[list["torch.Tensor"], list[tuple[int, int]], bool], list["torch.Tensor"]]
+
+
+def preprocess(tiling: Tiling, processor: Any, image: PILImage.Image, view: View) -> Inputs:
+    """Pixels [tiles, 3, side, side] and layout of one RGB image; the overview comes first."""
+    tokens = layout(tiling, image.size, view)
+    if view == "base":
+        pixels = _overview(tiling, processor, image)
+    else:
+        pixels = processor(images=[image], return_tensors="pt")["pixel_values"][0]
+    return Inputs(pixels.float(), image.size, tokens)
+
+
+def _overview(tiling: Tiling, processor: Any, image: PILImage.Image) -> torch.Tensor:
+    """The overview tile [1, 3, side, side] alone, by the processor's own steps in its own order."""
+    import torch
+    from transformers.image_utils import SizeDict
+
+    tile = processor.process_image(image, do_convert_rgb=processor.do_convert_rgb)
+    size = SizeDict(height=tiling.side, width=tiling.side)
+    tile = processor.resize(image=tile, size=size, resample=processor.resample)
+    if processor.do_rescale:
+        tile = processor.rescale(image=tile, scale=processor.rescale_factor)
+    if processor.do_normalize:
+        tile = processor.normalize(image=tile, mean=processor.image_mean, std=processor.image_std)
+    return torch.from_numpy(tile)[None]
+
+
+def encode(model: Any, batch: Sequence[Inputs], encoder_layers: Sequence[int], pack: Pack) -> Encoded:
+    """Tower, projector and packing of a batch, all tiles of all images in one call of the tower.
+
+    The tower's hidden states are packed as the tokens are, newlines left out.
+    """
+    import torch
+
+    inner = model.model
+    counts = [item.pixels.shape[0] for item in batch]
+    pixels = torch.cat([item.pixels for item in batch]).to(inner.vision_tower.dtype)
+    states = inner.vision_tower(pixels, output_hidden_states=True, return_dict=True).hidden_states
+    features = inner.multi_modal_projector(_selected(model.config, states))
+    encoder: list[dict[int, torch.Tensor]] = [{} for _ in batch]
+    for layer in encoder_layers:
+        grids = _pack(batch, torch.split(_patches(model.config, states[layer]), counts), pack, newline=False)
+        for index, grid in enumerate(grids):
+            encoder[index][layer] = grid
+    return Encoded(_pack(batch, torch.split(features, counts), pack, newline=True), encoder)
+
+
+def _selected(config: Any, states: Sequence[torch.Tensor]) -> torch.Tensor:
+    """The hidden states [tiles, patches, width] that the projector takes."""
+    import torch
+
+    wanted = config.vision_feature_layer
+    layers = [wanted] if isinstance(wanted, int) else list(wanted)
+    return torch.cat([_patches(config, states[layer]) for layer in layers], dim=-1)
+
+
+def _patches(config: Any, state: torch.Tensor) -> torch.Tensor:
+    """A hidden state without the class token, where the tower has one."""
+    return state[:, 1:] if config.vision_feature_select_strategy == "default" else state
+
+
+def _pack(
+    batch: Sequence[Inputs], features: Sequence[torch.Tensor], pack: Pack, newline: bool
+) -> list[torch.Tensor]:
+    """Tokens [tokens, width] per image: the overview alone, or all tiles in the model's own packing."""
+    if all(len(item.layout.grids) == 1 for item in batch):
+        return [feature[0] for feature in features]
+    sizes = [(item.size[1], item.size[0]) for item in batch]
+    return pack(list(features), sizes, newline)
