@@ -294,7 +294,9 @@ def processor(loaded: Loaded) -> Any:
             None if argument is None else real.check_argument_for_proper_class(self, argument_name, argument)
         )
 
-    kind = type(real.__name__, (real,), {"check_argument_for_proper_class": check})
+    kind = type(
+        real.__name__, (real,), {"check_argument_for_proper_class": check, "__module__": real.__module__}
+    )
     settings = model_files.processor_settings(loaded.folder)
     return kind(loaded.image_processor, loaded.tokenizer, chat_template=loaded.chat_template, **settings)
 

@@ -1,0 +1,152 @@
+"""Qwen2.5-VL (Bai et al. 2025, https://arxiv.org/abs/2502.13923): own ViT, any resolution, M-RoPE.
+
+Tokens of an image: one per 2 x 2 merged patches of 14 px, row by row; both views are the same. Quirk: the
+tower works in windows, and the order of its hidden states is that of the windows.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from kvstore import tiny_models
+from kvstore.contracts import Encoded, Grid, Inputs, Layout, View
+from kvstore.errors import ImageError
+
+if TYPE_CHECKING:
+    import torch
+    from PIL import Image as PILImage
+
+MODEL_TYPES = ("qwen2_5_vl",)
+ALIASES = {"qwen2.5-vl-7b": "Qwen/Qwen2.5-VL-7B-Instruct"}
+TINY = "tiny-qwen"
+IMAGE_START = "<|vision_start|>"
+
+
+def layout(config: Any, processor: Any, size: tuple[int, int], view: View) -> Layout:
+    """The tokens of an image of `size` (width, height); `ImageError` beyond an aspect ratio of 200."""
+    from transformers.models.qwen2_vl.image_processing_pil_qwen2_vl import smart_resize
+
+    width, height = size
+    cell = processor.patch_size * processor.merge_size
+    try:
+        full_height, full_width = smart_resize(
+            height, width, cell, processor.size["shortest_edge"], processor.size["longest_edge"]
+        )
+    except ValueError as error:
+        raise ImageError("aspect-ratio", f"{width} x {height} pixels: {error}") from error
+    grid = Grid(full_height // cell, full_width // cell, (0.0, 0.0, float(width), float(height)))
+    return Layout((grid,), grid.patches)
+
+
+def preprocess(config: Any, processor: Any, image: PILImage.Image, view: View) -> Inputs:
+    """Pixels [patches of 14 px, channels * frames * 14 * 14] and layout of one upright RGB image."""
+    tokens = layout(config, processor, image.size, view)
+    made = processor(images=[image], return_tensors="pt")
+    return Inputs(made["pixel_values"].float(), image.size, tokens, {"grid_thw": made["image_grid_thw"][0]})
+
+
+def encode(model: Any, batch: Sequence[Inputs], encoder_layers: Sequence[int]) -> Encoded:
+    """Run the vision tower with its merger on a batch, all images in one call."""
+    import torch
+
+    tower = model.model.visual
+    pixels = torch.cat([item.pixels for item in batch]).to(tower.dtype)
+    grids = torch.stack([item.extra["grid_thw"] for item in batch]).to(pixels.device)
+    made = tower(pixels, grid_thw=grids, output_hidden_states=bool(encoder_layers), return_dict=True)
+    counts = [item.layout.tokens for item in batch]
+    encoder: list[dict[int, torch.Tensor]] = [{} for _ in batch]
+    for layer in encoder_layers:
+        states = _merged(tower, made.hidden_states[layer], grids)
+        for index, state in enumerate(torch.split(states, counts)):
+            encoder[index][layer] = state
+    return Encoded(list(torch.split(made.pooler_output, counts)), encoder)
+
+
+def _merged(tower: Any, state: torch.Tensor, grids: torch.Tensor) -> torch.Tensor:
+    """A hidden state of 14 px patches with the windows undone, averaged over merged blocks; [tokens, width]."""
+    import torch
+    from transformers.vision_utils import get_vision_window_index
+
+    order, _ = get_vision_window_index(
+        grids,
+        spatial_merge_size=tower.spatial_merge_size,
+        window_size=tower.window_size,
+        patch_size=tower.patch_size,
+    )
+    blocks = state.view(-1, tower.spatial_merge_unit, state.shape[-1]).mean(1)
+    return blocks[torch.argsort(order).to(blocks.device)]
+
+
+def position_ids(model: Any, input_ids: torch.Tensor, batch: Sequence[Inputs]) -> torch.Tensor:
+    """M-RoPE positions [3, batch, length]: time, row, column; right padding counts on as text does."""
+    import torch
+
+    ids = input_ids.cpu()  # the index is made number by number, each of which would wait for the device
+    image = (ids == model.config.image_token_id).int()
+    grids = torch.stack([item.extra["grid_thw"] for item in batch]).cpu()
+    positions, _ = model.model.get_rope_index(ids, mm_token_type_ids=image, image_grid_thw=grids)
+    return torch.as_tensor(positions).to(input_ids.device)
+
+
+# ------------------------------------------------------------------------------------ the tiny model
+
+_TEMPLATE = (
+    "{% for message in messages %}"
+    "{% if loop.first and message['role'] != 'system' %}"
+    "{{ '<|im_start|>system\\nYou are a helpful assistant.<|im_end|>\\n' }}{% endif %}"
+    "{{ '<|im_start|>' + message['role'] + '\\n' }}"
+    "{% if message['content'] is string %}{{ message['content'] }}{% else %}"
+    "{% for part in message['content'] %}"
+    "{% if part['type'] == 'image' %}{{ '<|vision_start|><|image_pad|><|vision_end|>' }}"
+    "{% elif part['type'] == 'text' %}{{ part['text'] }}{% endif %}{% endfor %}{% endif %}"
+    "{{ '<|im_end|>\\n' }}{% endfor %}"
+    "{% if add_generation_prompt %}{{ '<|im_start|>assistant\\n' }}{% endif %}"
+)
+_SPECIAL = (
+    "<|endoftext|>",
+    "<|im_start|>",
+    "<|im_end|>",
+    "<|vision_start|>",
+    "<|vision_end|>",
+    "<|image_pad|>",
+    "<|video_pad|>",
+)
+
+
+def tiny(folder: Path) -> None:
+    """Write `tiny-qwen`: cells of 28 px, 40 to 300 tokens an image, windows of 112 px in 3 of 4 layers."""
+    from transformers import (
+        Qwen2_5_VLConfig,
+        Qwen2_5_VLForConditionalGeneration,
+        Qwen2VLImageProcessorPil,
+    )
+
+    tokenizer = tiny_models.tokenizer(_SPECIAL, _TEMPLATE, end="<|im_end|>", pad="<|endoftext|>")
+    token = tokenizer.convert_tokens_to_ids
+    vision = {key: value for key, value in tiny_models.VISION.items() if not key.startswith("num_")}
+    config = Qwen2_5_VLConfig(
+        # mrope_section: numbers of time, row and column; together half a head
+        text_config={
+            **tiny_models.TEXT,
+            **tiny_models.rope(1e6, mrope_section=[4, 6, 6]),
+            "bos_token_id": None,
+            "eos_token_id": token("<|im_end|>"),
+        },
+        vision_config={
+            **vision,
+            "depth": 4,
+            "num_heads": 3,
+            "out_hidden_size": tiny_models.TEXT["hidden_size"],
+            "fullatt_block_indexes": [3],
+            "window_size": 112,
+        },
+        image_token_id=token("<|image_pad|>"),
+        video_token_id=token("<|video_pad|>"),
+        vision_start_token_id=token("<|vision_start|>"),
+        vision_end_token_id=token("<|vision_end|>"),
+    )
+    processor = Qwen2VLImageProcessorPil(size={"shortest_edge": 40 * 28 * 28, "longest_edge": 300 * 28 * 28})
+    settings = {"processor_class": "Qwen2_5_VLProcessor"}
+    tiny_models.write(folder, Qwen2_5_VLForConditionalGeneration, config, processor, tokenizer, settings)
