@@ -1,0 +1,65 @@
+"""Pixels and patches: the one place where a point becomes a patch and a patch a point.
+
+A grid of `rows` x `columns` patches cuts its pixel box into equal cells, row by row. Pixels are those of
+the upright image, the origin at the top left corner of the top left pixel, far edges exclusive: a point on
+the border of two cells belongs to the right or lower one, a point outside the box to the nearest cell.
+Patches are numbered from 0 within their grid; with `Placed.first_patch` added, as they are stored.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from kvstore.contracts import Box, Grid
+
+if TYPE_CHECKING:
+    import duckdb
+
+
+@dataclass(frozen=True, slots=True)
+class Placed:
+    """A grid of one image of a run, which of the image's grids it is, and the number of its first patch."""
+
+    grid: Grid
+    first_patch: int
+    number: int = 0
+
+
+def patch_of(point: tuple[float, float], grid: Grid) -> int:
+    """The patch of `grid` that contains a point (x, y), in pixels; the nearest one for a point outside."""
+    x0, y0, x1, y1 = grid.box
+    column = math.floor((point[0] - x0) * grid.columns / (x1 - x0))
+    row = math.floor((point[1] - y0) * grid.rows / (y1 - y0))
+    return min(max(row, 0), grid.rows - 1) * grid.columns + min(max(column, 0), grid.columns - 1)
+
+
+def box_of(patch: int, grid: Grid) -> Box:
+    """The pixel box of a patch; at the far edges it may reach beyond the image, as the grid does."""
+    x0, y0, x1, y1 = grid.box
+    row, column = divmod(patch, grid.columns)
+    width, height = (x1 - x0) / grid.columns, (y1 - y0) / grid.rows
+    return (x0 + column * width, y0 + row * height, x0 + (column + 1) * width, y0 + (row + 1) * height)
+
+
+def centre_of(patch: int, grid: Grid) -> tuple[float, float]:
+    """The centre (x, y) of a patch, in pixels."""
+    x0, y0, x1, y1 = grid.box
+    row, column = divmod(patch, grid.columns)
+    return (x0 + (column + 0.5) * (x1 - x0) / grid.columns, y0 + (row + 0.5) * (y1 - y0) / grid.rows)
+
+
+def read_grids(
+    con: duckdb.DuckDBPyConnection, run_id: str, grid: int | None = None
+) -> dict[int, list[Placed]]:
+    """The grids of a run's images by image_id, in order of their patches; only number `grid` when given."""
+    rows = con.execute(
+        "select image_id, rows, columns, x0, y0, x1, y1, first_patch, grid from token_grid"
+        " where run_id = $run and ($grid is null or grid = $grid) order by image_id, first_patch",
+        {"run": run_id, "grid": grid},
+    ).fetchall()
+    found: dict[int, list[Placed]] = {}
+    for image, high, wide, x0, y0, x1, y1, first, number in rows:
+        found.setdefault(image, []).append(Placed(Grid(high, wide, (x0, y0, x1, y1)), first, number))
+    return found

@@ -1,0 +1,132 @@
+"""The keypoint pairs of a run's data set, with patches for pixels, in blocks that fit in memory."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from itertools import pairwise
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from kvstore import recipes
+from kvstore.errors import UsageError
+from kvstore.geometry import Placed, patch_of, read_grids
+
+if TYPE_CHECKING:
+    import duckdb
+
+Numbers = np.ndarray[Any, np.dtype[np.int64]]
+
+#: Pairs of a run whose two images are stored. Ordered so that neighbours share images.
+_POINTS = """
+select p.pair_id, k.name, p.source_image_id, p.target_image_id, k.source_x, k.source_y
+from run r
+join pair p using (dataset_id)
+join pair_keypoint k using (dataset_id, pair_id)
+where r.run_id = $run
+  and p.source_image_id in (select image_id from token_grid where run_id = $run and grid = 0)
+  and p.target_image_id in (select image_id from token_grid where run_id = $run and grid = 0)
+order by p.category, p.target_image_id, p.source_image_id, p.pair_id, k.name
+"""
+
+
+@dataclass(frozen=True, slots=True)
+class Points:
+    """Keypoints to be matched, one entry each; `source_patch` counts within grid 0 of the source image."""
+
+    pair_id: Numbers
+    name: np.ndarray[Any, np.dtype[np.object_]]
+    source: Numbers
+    target: Numbers
+    source_patch: Numbers
+    grids: Mapping[int, Placed]
+
+    def __len__(self) -> int:
+        return len(self.pair_id)
+
+    def blocks(self, bytes_per_patch: int, limit: int) -> Iterator[list[slice]]:
+        """Blocks of slices with one target each; a block's images together hold at most `limit` bytes.
+
+        A block has the images of one target and one source at least, however large they are.
+        """
+        block: list[slice] = []
+        images: dict[int, int] = {}
+        for part in self._runs_of_images():
+            both = {
+                int(image): self.grids[int(image)].grid.patches * bytes_per_patch
+                for image in (self.source[part.start], self.target[part.start])
+            }
+            if block and sum((images | both).values()) > limit:
+                yield _joined(block, self.target)
+                block, images = [], {}
+            block.append(part)
+            images |= both
+        if block:
+            yield _joined(block, self.target)
+
+    def _runs_of_images(self) -> Iterator[slice]:
+        """Slices of consecutive points with the same two images."""
+        changes = (np.diff(self.source) != 0) | (np.diff(self.target) != 0)
+        edges = [0, *(np.flatnonzero(changes) + 1).tolist(), len(self)]
+        return (slice(a, b) for a, b in pairwise(edges) if b > a)
+
+
+def _joined(block: list[slice], target: Numbers) -> list[slice]:
+    """Adjoining slices of the same target made one."""
+    whole = [block[0]]
+    for part in block[1:]:
+        if target[part.start] == target[whole[-1].start]:
+            whole[-1] = slice(whole[-1].start, part.stop)
+        else:
+            whole.append(part)
+    return whole
+
+
+def read_points(con: duckdb.DuckDBPyConnection, run_id: str) -> Points:
+    """The keypoints of all pairs whose two images the run stores.
+
+    Raises `UsageError` when the data set has no pairs, or none of them is stored whole.
+    """
+    columns = con.execute(_POINTS, {"run": run_id}).fetchnumpy()
+    if not len(columns["pair_id"]):
+        raise UsageError(_why_none(con, run_id))
+    grids = {image: found[0] for image, found in read_grids(con, run_id, 0).items()}
+    source = columns["source_image_id"].astype(np.int64)
+    places = zip(source.tolist(), columns["source_x"].tolist(), columns["source_y"].tolist(), strict=True)
+    return Points(
+        pair_id=columns["pair_id"].astype(np.int64),
+        name=np.asarray(columns["name"], object),
+        source=source,
+        target=columns["target_image_id"].astype(np.int64),
+        source_patch=np.array([patch_of((x, y), grids[image].grid) for image, x, y in places], np.int64),
+        grids=grids,
+    )
+
+
+def _why_none(con: duckdb.DuckDBPyConnection, run_id: str) -> str:
+    """What is missing, and what to do."""
+    name, pairs, images = con.execute(
+        "select d.name, (select count(*) from pair p where p.dataset_id = d.dataset_id), r.images"
+        " from run r join dataset d using (dataset_id) where r.run_id = $run",
+        {"run": run_id},
+    ).fetchall()[0]
+    if pairs:
+        return (
+            f"none of the {pairs} pairs of data set '{name}' has both images among the {images} of run"
+            f" '{run_id}'. Ingest more images: the same command with a larger --limit, or none."
+        )
+    others = ", ".join(f"'{other}'" for other in _with_pairs(con)) or "a data set whose recipe gives pairs"
+    return f"data set '{name}' of run '{run_id}' has no pairs of keypoints; use a run of {others}."
+
+
+def _with_pairs(con: duckdb.DuckDBPyConnection) -> list[str]:
+    """Data sets that have pairs: those in the store, and those whose recipe makes them."""
+    rows = con.execute("select distinct name from dataset semi join pair using (dataset_id)").fetchall()
+    stored = {str(name) for (name,) in rows}
+    made = {
+        name
+        for name, path in recipes.listing("ingest/datasets").items()
+        if "PairKeypoint(" in path.read_text(encoding="utf-8")
+    }
+    return sorted(stored | made)
