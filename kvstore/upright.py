@@ -3,8 +3,8 @@
 **Which pixels an annotation speaks of.** A JPEG may be stored on its side, with an EXIF orientation. Images
 are always read upright. Where the annotation file declares a width and height that fit the upright image and
 not the stored one, its annotations are upright already; else they speak of the stored pixels, as cocoapi
-reads them, and are turned with the image. For square, mirrored and upside-down images the declared size cannot
-tell: they are taken as stored. `turn_of` makes that decision.
+reads them, and are turned with the image. For square, mirrored and upside-down images the declared size
+cannot tell: they are taken as stored. `turn_of` makes that decision.
 """
 
 from __future__ import annotations
