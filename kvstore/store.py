@@ -34,15 +34,13 @@ if TYPE_CHECKING:
 
 #: The store's own format; a store that says a higher number was made by a newer kvstore.
 FORMAT = 1
-#: Every Lance table that a run can have; `key_moment` is internal, no view shows it.
-LANCE_TABLES = (*warehouse.TABLES, "key_moment")
 
 _RUN_NAME = re.compile(r"[a-z0-9][a-z0-9._-]{0,99}")
 _count = itertools.count()
 
 
 def run_name(text: str) -> str:
-    """A legal run name made of any text: lower case, with dashes for what is not a-z, 0-9, dot or underscore."""
+    """A legal run name made of any text: lower case, dashes for what is not allowed."""
     return re.sub(r"[^a-z0-9._]+", "-", text.lower()).strip("-._")[:100] or "run"
 
 
@@ -114,9 +112,9 @@ class Store:
         """Every run, a dict of table `run`'s columns each, by name."""
         with duckdb.connect(":memory:") as con:
             con.execute(f"attach {warehouse.text(self.catalog)} as kvstore (read_only)")
-            result = con.execute("select * from kvstore.run order by run_id")
-            names = [column[0] for column in result.description or ()]
-            return [dict(zip(names, row, strict=True)) for row in result.fetchall()]
+            # By way of Arrow: DuckDB's own fetch of a time with its zone needs pytz.
+            rows = con.execute("select * from kvstore.run order by run_id").to_arrow_table().to_pylist()
+            return [row | {"versions": dict(row["versions"])} for row in rows]
 
     def recover(self) -> list[str]:
         """Mark as interrupted the runs that say they run and whose process is gone; returns their names."""
@@ -227,20 +225,19 @@ class Store:
                 {"tables": list(versions), "versions": list(versions.values()), "run": run_id},
             )
 
+    def _tables(self) -> list[tuple[str, Path]]:
+        """Every Lance table's run and folder. Run names may have dots, names of tables have none."""
+        folders = sorted(self.lance.glob("*.*.lance"))
+        return [(folder.name.removesuffix(".lance").rpartition(".")[0], folder) for folder in folders]
+
     def _remove_tables(self, run_id: str) -> None:
-        for table in LANCE_TABLES:
-            shutil.rmtree(self.lance / f"{run_id}.{table}.lance", ignore_errors=True)
+        for owner, folder in self._tables():
+            if owner == run_id:
+                shutil.rmtree(folder, ignore_errors=True)
 
     def _remove_orphans(self) -> list[str]:
-        suffixes = [f".{table}.lance" for table in LANCE_TABLES]
-        there = {
-            path.name.removesuffix(suffix)
-            for path in self.lance.iterdir()
-            for suffix in suffixes
-            if path.name.endswith(suffix)
-        }
         removed = []
-        for run_id in sorted(there - {run["run_id"] for run in self.runs()}):
+        for run_id in sorted({owner for owner, _ in self._tables()} - {run["run_id"] for run in self.runs()}):
             try:
                 with self.hold(run_id):
                     # An ingest that has just started may have published its run meanwhile.

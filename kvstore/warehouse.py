@@ -20,7 +20,7 @@ from kvstore.errors import StoreError
 #: Lance tables that views show: name -> column -> type in the view. `run_id` goes in front.
 TABLES: dict[str, dict[str, str]] = {
     "patch_kv": {
-        "image_id": "integer",
+        "image_id": "bigint",
         "layer": "smallint",
         "head": "smallint",
         "patch": "integer",
@@ -28,7 +28,7 @@ TABLES: dict[str, dict[str, str]] = {
         "value": "float[]",
     },
     "pooled_kv": {
-        "image_id": "integer",
+        "image_id": "bigint",
         "layer": "smallint",
         "head": "smallint",
         "key": "float[]",
@@ -36,9 +36,9 @@ TABLES: dict[str, dict[str, str]] = {
         "key_norm": "float",
         "value_norm": "float",
     },
-    "patch_input": {"image_id": "integer", "patch": "integer", "feature": "float[]"},
+    "patch_input": {"image_id": "bigint", "patch": "integer", "feature": "float[]"},
     "patch_encoder": {
-        "image_id": "integer",
+        "image_id": "bigint",
         "layer": "smallint",
         "patch": "integer",
         "feature": "float[]",
@@ -80,7 +80,10 @@ def connect(catalog: Path, lance: Path) -> duckdb.DuckDBPyConnection:
     """A connection that reads one snapshot of the catalog, with the run's vectors beside it."""
     global _verified
     # The signature's check reads all 250 MB of the extension: once in a process is enough.
-    config = {"python_enable_replacements": False, "allow_unsigned_extensions": _verified}
+    config: dict[str, str | bool | int | float | list[str]] = {
+        "python_enable_replacements": False,
+        "allow_unsigned_extensions": _verified,
+    }
     con = duckdb.connect(":memory:", config=config)
     try:
         for statement in attach_statements(catalog, lance):
@@ -104,7 +107,7 @@ def attach_statements(catalog: Path, lance: Path) -> list[str]:
 
 @contextmanager
 def editing(path: Path) -> Iterator[duckdb.DuckDBPyConnection]:
-    """A catalog file of one's own to change, in one transaction; views and macros are made anew at its end."""
+    """A catalog file of one's own to change, in one transaction; then views and macros are made anew."""
     con = duckdb.connect(":memory:", config={"python_enable_replacements": False})
     try:
         con.execute(f"attach {text(path)} as kvstore")
@@ -144,7 +147,7 @@ def _define(con: duckdb.DuckDBPyConnection) -> None:
 
 
 def _view(table: str, runs: Sequence[tuple[str, Sequence[str]]]) -> str:
-    """The view's definition: one branch a run, each with the run's name as a constant that a filter prunes."""
+    """The view's definition: a branch a run, its name a constant that a filter prunes."""
     branches = [_branch(table, run_id, sites) for run_id, sites in runs]
     if not branches:
         columns = ", ".join(f"null::{kind} as {name}" for name, kind in TABLES[table].items())

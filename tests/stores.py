@@ -99,7 +99,7 @@ def _shape(site: str, shape: tuple[int, int, int, int, int]) -> tuple[int, ...]:
     return {"input": (images, patches, width), "encoder": (images, layers, patches, width)}.get(site, shape)
 
 
-_TYPES = {"image_id": pa.int32(), "layer": pa.int16(), "head": pa.int16(), "patch": pa.int32()}
+_TYPES = {"image_id": pa.int64(), "layer": pa.int16(), "head": pa.int16(), "patch": pa.int32()}
 
 
 def _table(axes: dict[str, Sequence[int]], vectors: dict[str, Array]) -> pa.Table:
@@ -120,7 +120,8 @@ def _fill_images(con: Any, image_ids: Sequence[int], grid: tuple[int, int], cell
         " 28, 28, 4, 8, 8, 32, 12, 16, 1000, '{}')"
     )
     con.execute(
-        "insert into dataset (dataset_id, name, split, fingerprint, images) values ('set', 'set', '', 'f', ?)",
+        "insert into dataset (dataset_id, name, split, fingerprint, images)"
+        " values ('set', 'set', '', 'f', ?)",
         [len(image_ids)],
     )
     for image_id in image_ids:

@@ -1,0 +1,105 @@
+"""The command line: ``kvstore COMMAND``, one file a command.
+
+Exit codes: 0 done; 1 done, but something was quarantined, is stale or failed a check; 2 a user's mistake,
+told in one line; 130 interrupted. Data goes to stdout, all else to stderr.
+"""
+
+from __future__ import annotations
+
+import importlib
+import importlib.util
+import os
+import sys
+from collections.abc import Sequence
+from typing import Any
+
+from kvstore.errors import KvstoreError, UnknownNameError
+
+#: Commands in the order of the help. Each is ``kvstore/cli/<name>.py`` with a function `command`, or with a
+#: typer `app` when it has commands of its own. Only the one that is called is imported.
+COMMANDS = (
+    "ingest",
+    "probe",
+    "search",
+    "sql",
+    "shell",
+    "report",
+    "ls",
+    "runs",
+    "check",
+    "optimize",
+    "drop",
+)
+
+
+def main(args: Sequence[str] | None = None) -> None:
+    """Run one command and exit with its code."""
+    _speak_utf8()
+    code = _guarded(list(sys.argv[1:] if args is None else args))
+    try:
+        sys.stdout.flush()
+    except BrokenPipeError:  # the reader (`| head`) left; say nothing at exit either
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    raise SystemExit(code)
+
+
+def _guarded(args: list[str]) -> int:
+    """Run; a user's mistake is a line on stderr, any other exception a bug with its traceback."""
+    import typer
+
+    try:
+        called = args[0] if args else "--help"
+        if not called.startswith("-") and called not in COMMANDS:
+            raise UnknownNameError("command", called, COMMANDS, "See `kvstore --help`.")
+        result = _application(called)(args or ["--help"], prog_name="kvstore", standalone_mode=False)
+        return result if isinstance(result, int) else 0
+    except KvstoreError as error:
+        return _say(str(error), 2)
+    except typer.Abort:
+        return _say("aborted", 130)
+    except KeyboardInterrupt:
+        return 130
+    except typer.TyperException as error:
+        told = error.format_message() if hasattr(error, "format_message") else str(error)
+        return _say(f"{told} See `kvstore {called} --help`." if called in COMMANDS else told, 2)
+
+
+def _application(called: str) -> Any:
+    import typer
+
+    app = typer.Typer(
+        help="A feature store and SQL warehouse for the visual key-value vectors inside multimodal language"
+        " models.",
+        add_completion=False,
+        pretty_exceptions_enable=False,
+        rich_markup_mode=None,
+    )
+    app.callback(invoke_without_command=True)(_root)
+    for name in (called,) if called in COMMANDS else COMMANDS:
+        if importlib.util.find_spec(f"kvstore.cli.{name}") is None:
+            continue
+        module = importlib.import_module(f"kvstore.cli.{name}")
+        if hasattr(module, "app"):
+            app.add_typer(module.app, name=name)
+        else:
+            app.command(name, **getattr(module, "SETTINGS", {}))(module.command)
+    return app
+
+
+def _root(version: bool = False) -> None:
+    if version:
+        from kvstore import __version__
+
+        print(f"kvstore {__version__}")
+
+
+def _say(message: str, code: int) -> int:
+    print(f"kvstore: {message}", file=sys.stderr)
+    return code
+
+
+def _speak_utf8() -> None:
+    """Names and captions are UTF-8 whatever the locale says; what cannot be shown is escaped."""
+    for stream in (sys.stdout, sys.stderr):
+        if hasattr(stream, "reconfigure"):
+            stream.reconfigure(encoding="utf-8", errors="backslashreplace")

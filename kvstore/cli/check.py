@@ -1,0 +1,31 @@
+"""`kvstore check`: the store's invariants."""
+
+from __future__ import annotations
+
+import sys
+
+import typer
+
+from kvstore.cli.options import STORE, FormatOption, RecipesOption, StoreOption
+
+
+def command(
+    format: FormatOption = "table",  # noqa: A002
+    store: StoreOption = STORE,
+    recipes: RecipesOption = None,
+) -> None:
+    """Run every check of sql/checks; exit code 1 when one finds a row.
+
+    Example: kvstore check --store ./s
+    """
+    from kvstore.cli import output
+    from kvstore.store import Store
+
+    found = Store.open(store).check()
+    records = [{"check": f.check, "rows": f.rows, "ok": f.ok, "a_row_is": f.grain} for f in found]
+    output.write_records(records, ("check", "rows", "ok", "a_row_is"), format)
+    for finding in found:
+        if not finding.ok:
+            print(f"{finding.check}: {finding.rows} rows, first: {finding.first}", file=sys.stderr)
+    if not all(finding.ok for finding in found):
+        raise typer.Exit(1)

@@ -1,0 +1,23 @@
+"""`kvstore optimize`: compact and index the vectors."""
+
+from __future__ import annotations
+
+from kvstore.cli.options import STORE, FormatOption, RecipesOption, StoreOption
+
+
+def command(
+    format: FormatOption = "table",  # noqa: A002
+    store: StoreOption = STORE,
+    recipes: RecipesOption = None,
+) -> None:
+    """Compact each run's Lance tables, clean old versions and build zone maps; a busy run is left alone.
+
+    Example: kvstore optimize --store ./s
+    """
+    from kvstore.cli import output
+    from kvstore.store import Store
+
+    opened = Store.open(store)
+    opened.recover()
+    done = [{"run": run, "done": what} for run, what in opened.optimize().items()]
+    output.write_records(done, ("run", "done"), format)

@@ -1,0 +1,44 @@
+"""Options that many commands share."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Literal
+
+import typer
+
+Format = Literal["table", "csv", "json", "arrow"]
+
+
+def use_recipes(folder: Path | None) -> Path | None:
+    """Lay a user's recipes over the shipped ones; done by the option itself, before the command runs."""
+    if folder is not None:
+        from kvstore import recipes
+        from kvstore.errors import UsageError
+
+        if not folder.is_dir():
+            raise UsageError(f"--recipes {folder}: no such folder")
+        recipes.lay_over(folder)
+    return folder
+
+
+StoreOption = Annotated[
+    Path, typer.Option("--store", envvar="KVSTORE_STORE", help="Folder of the store.", metavar="DIR")
+]
+RecipesOption = Annotated[
+    Path | None,
+    typer.Option(
+        "--recipes",
+        envvar="KVSTORE_RECIPES",
+        callback=use_recipes,
+        is_eager=True,
+        metavar="DIR",
+        help="A folder of recipes (ingest/, sql/, reports/) laid over the shipped one.",
+    ),
+]
+FormatOption = Annotated[
+    Format, typer.Option("--format", help="table is for reading and may be cut; the others never are.")
+]
+
+#: Default of `StoreOption`.
+STORE = Path("kvdata")
