@@ -42,3 +42,6 @@ FormatOption = Annotated[
 
 #: Default of `StoreOption`.
 STORE = Path("kvdata")
+
+# Names that some commands use for the same two options.
+StoreFolder, Recipes = StoreOption, RecipesOption
