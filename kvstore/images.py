@@ -106,15 +106,27 @@ def decode(data: bytes) -> Decoded:
     return Decoded(upright, *upright.size, format_, orientation, digest, len(data))
 
 
-def header(data: bytes) -> tuple[int, int]:
-    """Width and height of the upright image, in pixels, without decoding it.
+@dataclass(frozen=True, slots=True)
+class Header:
+    """What an image file says of itself: upright size in pixels, format, EXIF orientation."""
+
+    width: int
+    height: int
+    format: str
+    orientation: int
+
+
+def header(data: bytes) -> Header:
+    """Size and orientation of an image, without decoding it.
 
     Raises `ImageError` as `decode` does, but for faults that only decoding can find.
     """
     image = _open(data)
     width, height = image.size
-    turned = image.format != "TIFF" and _may_be_turned(image, data) and _orientation(image) >= 5
-    return (height, width) if turned else (width, height)
+    orientation = _orientation(image) if _may_be_turned(image, data) else 1
+    if orientation >= 5 and image.format != "TIFF":  # Pillow gives a TIFF's size upright
+        width, height = height, width
+    return Header(width, height, image.format or "", orientation)
 
 
 def _may_be_turned(image: ImageFile.ImageFile, data: bytes) -> bool:

@@ -113,19 +113,23 @@ def replace(path: Path, table: pa.Table) -> int:
     """Replace a small table's rows; returns the new version."""
     try:
         return int(
-            lance.write_dataset(table, str(path), mode="overwrite", data_storage_version=tables.FORMAT).version
+            lance.write_dataset(
+                table, str(path), mode="overwrite", data_storage_version=tables.FORMAT
+            ).version
         )
     except OSError as error:
         raise as_store_error(error, path) from error
 
 
 def rewind(path: Path, version: int) -> int:
-    """Take back commits after `version`, which the catalog never heard of; returns the version to note."""
+    """Take back commits after `version`, which the catalog never heard of; returns the version to note.
+
+    A version that is gone was compacted away with no change of rows by an `optimize` that was killed before
+    it could say so: the newest version then stands.
+    """
     dataset = lance.dataset(str(path))
-    if dataset.version == version:
-        return version
-    dataset = lance.dataset(str(path), version=version)
-    dataset.restore()
+    if version in {found["version"] for found in dataset.versions()} and dataset.version != version:
+        lance.dataset(str(path), version=version).restore()
     return int(lance.dataset(str(path)).version)
 
 

@@ -1,0 +1,185 @@
+"""``kvstore ingest``."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from kvstore.cli.options import STORE, RecipesOption, StoreOption
+
+if TYPE_CHECKING:
+    from kvstore.prefill.forecast import Forecast
+    from kvstore.prefill.ingest import Meter, Outcome
+    from kvstore.prefill.plan import Plan
+
+#: Models to use when --model is not given, by data set; any other takes `DEFAULT_MODEL`.
+DEFAULT_MODEL = "llava-onevision-7b"
+TINY_FOR = {"shapes": "tiny-onevision"}
+
+SETTINGS = {
+    "epilog": "Example: kvstore ingest coco --root data/coco --limit 100 --layers 0-27 --store ./kvdata"
+}
+
+
+def command(
+    dataset: Annotated[str, typer.Argument(help="Data set: a name of `kvstore ls datasets`.")],
+    root: Annotated[
+        Path | None, typer.Option(help="Its folder; default $KVSTORE_DATA/<dataset>, ./data/<dataset>.")
+    ] = None,
+    split: Annotated[str | None, typer.Option(help="Split; default the data set's first.")] = None,
+    model: Annotated[
+        str | None, typer.Option(help="Alias, hub id, folder, or a tiny model (`kvstore ls models`).")
+    ] = None,
+    store: StoreOption = STORE,
+    limit: Annotated[
+        int | None, typer.Option(help="Only the first so many images; more can follow later.")
+    ] = None,
+    layers: Annotated[
+        str | None, typer.Option(help="Language model layers, e.g. 0-27 or 0,9,18; default all.")
+    ] = None,
+    encoder_layers: Annotated[
+        str | None,
+        typer.Option(help="Hidden states of the vision encoder, 0 the embeddings; default the last."),
+    ] = None,
+    sites: Annotated[
+        str, typer.Option(help="What to store, of value,key,input,encoder.")
+    ] = "value,key,input",
+    pool: Annotated[int, typer.Option(help="Average blocks of N x N patches before storing.")] = 1,
+    prefix: Annotated[str, typer.Option(help="Text right before the image, verbatim.")] = "",
+    view: Annotated[str, typer.Option(help="base: the overview only; all: with AnyRes tiles.")] = "base",
+    batch: Annotated[int | None, typer.Option(help="Most images in one forward pass.")] = None,
+    device: Annotated[
+        str | None, typer.Option(help="cuda, cuda:1, mps, cpu; default the best there is.")
+    ] = None,
+    dtype: Annotated[
+        str | None, typer.Option(help="float32, bfloat16 or float16; default bfloat16 on cuda, else float32.")
+    ] = None,
+    run: Annotated[str | None, typer.Option(help="Name of the run; default made of its inputs.")] = None,
+    workers: Annotated[int | None, typer.Option(help="Decoding threads.")] = None,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Print the forecast and stop.")] = False,
+    recipes: RecipesOption = None,
+) -> int:
+    """Prefill every image of a data set and store its visual keys and values.
+
+    The same command continues what was interrupted, and does nothing when all is there.
+
+    Example: kvstore ingest coco --root data/coco --model tiny-onevision --limit 100
+    """
+    from kvstore.contracts import View
+    from kvstore.errors import UnknownNameError
+    from kvstore.prefill import ingest as engine
+    from kvstore.prefill.options import Options, site_list
+    from kvstore.store import Store
+
+    if view not in ("base", "all"):
+        raise UnknownNameError("view", view, ("base", "all"))
+    chosen: View = "all" if view == "all" else "base"
+    options = Options(
+        dataset=dataset, model=model or TINY_FOR.get(dataset, DEFAULT_MODEL), root=root, split=split,
+        limit=limit, layers=layers, encoder_layers=encoder_layers, sites=site_list(sites), pool=pool,
+        prefix=prefix, view=chosen, batch=batch, device=device, dtype=dtype, run=run, workers=workers,
+    )  # fmt: skip
+    plan = engine.plan(options)
+    opened = None if dry_run and not store.exists() else Store.open(store, create=not dry_run)
+    with _bar() as meter:
+        seen = engine.look(plan, meter)
+        known = stored_already(opened, plan)
+        expected = engine.expect(plan, seen, known, store)
+        _tell(expected, len(known))
+        if dry_run:
+            return 0
+        assert opened is not None
+        outcome = engine.ingest(opened, plan, seen, meter)
+    _report(outcome, meter, store)
+    return 1 if outcome.quarantined else 0
+
+
+def stored_already(store: object, plan: Plan) -> set[str]:
+    """sha256 of the images that the run holds already."""
+    from kvstore.store import Store
+
+    if not isinstance(store, Store):
+        return set()
+    with store.connect() as con:
+        rows = con.execute(
+            "select distinct sha256 from token_grid join run using (run_id) join image using (image_id) "
+            "where fingerprint = $f",
+            {"f": plan.fingerprint},
+        ).fetchall()
+    return {row[0] for row in rows}
+
+
+def _tell(expected: Forecast, already: int) -> None:
+    hours, rest = divmod(round(expected.seconds), 3600)
+    duration = f"{hours} h {rest // 60} min" if hours else f"{rest // 60} min {rest % 60} s"
+    lines = [
+        f"images     {expected.images}" + (f" (and {already} stored already)" if already else ""),
+        f"tokens     {expected.tokens:,}",
+        f"rows       {expected.rows:,}",
+        f"disk       {expected.bytes / 1e9:.3f} GB of {expected.free / 1e9:.1f} GB free",
+        f"time       about {duration}",
+    ]
+    if expected.refused:
+        lines.append(
+            f"refused    {expected.refused} images cannot be used (see `kvstore sql quarantine` afterwards)"
+        )
+    typer.echo("\n".join(lines), err=True)
+
+
+def _report(outcome: Outcome, meter: Meter, store: Path) -> None:
+    speeds = meter.speeds() if meter.images else {}
+    told = f"run {outcome.run_id}: {outcome.images} images stored"
+    if outcome.already:
+        told += f", {outcome.already} were there already"
+    typer.echo(told, err=True)
+    if speeds:
+        typer.echo(
+            f"{speeds['images_per_s']:.1f} images/s, {speeds['tokens_per_s']:,.0f} tokens/s, "
+            f"{speeds['mb_per_s']:.0f} MB/s; {speeds['limiting_stage']} limits",
+            err=True,
+        )
+    if outcome.quarantined:
+        typer.echo(
+            f"{outcome.quarantined} images in quarantine: kvstore sql --store {store} quarantine", err=True
+        )
+
+
+@contextmanager
+def _bar() -> Iterator[Meter]:
+    """A meter drawn as a progress bar on stderr, where that is a terminal."""
+    from rich.console import Console
+    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+
+    from kvstore.prefill.ingest import Meter
+
+    console = Console(stderr=True)
+    columns = (
+        TextColumn("{task.description}"),
+        BarColumn(),
+        MofNCompleteColumn(),
+        TimeRemainingColumn(),
+        TextColumn("{task.fields[speeds]}"),
+    )
+    with Progress(*columns, console=console, transient=True, disable=not console.is_terminal) as progress:
+        task = progress.add_task("", total=None, speeds="")
+
+        def changed(meter: Meter) -> None:
+            progress.update(
+                task, description=meter.phase, total=meter.total, completed=meter.done, speeds=_speeds(meter)
+            )
+
+        yield Meter(changed)
+
+
+def _speeds(meter: Meter) -> str:
+    if not meter.images:
+        return ""
+    now = meter.speeds()
+    told = (
+        f"{now['images_per_s']:.1f} images/s  {now['tokens_per_s']:,.0f} tokens/s  {now['mb_per_s']:.0f} MB/s"
+    )
+    return told + (f"  {meter.stage} limits" if meter.stage else "")

@@ -1,0 +1,341 @@
+"""`kvstore ingest`: from a data set's files to a run's vectors, resumable at any moment.
+
+Decoding runs ahead in threads, the prefill runs here, writing and committing run behind it; each stage has a
+bounded amount in memory, so the data set's size does not matter.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Sequence
+from contextlib import suppress
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+import torch
+
+from kvstore import datasets, models, vectors
+from kvstore.contracts import Inputs, Site
+from kvstore.errors import ImageError, KvstoreError
+from kvstore.prefill import annotate, record
+from kvstore.prefill.blocks import Blocks, Buffer, bytes_of, complaint, rows_of, widths
+from kvstore.prefill.decode import Decoder, Ready
+from kvstore.prefill.forecast import Forecast, forecast
+from kvstore.prefill.forward import Engine, Prompt, batches
+from kvstore.prefill.moments import KeyMoments, statistics
+from kvstore.prefill.options import Options
+from kvstore.prefill.plan import Plan, shape_of, windows
+from kvstore.prefill.rows import Stored
+from kvstore.prefill.survey import Seen, survey
+from kvstore.prefill.writing import WRITERS, Window, Writer
+from kvstore.vectors import schema as tables
+from kvstore.vectors import write
+
+if TYPE_CHECKING:
+    from kvstore.store import Store
+
+#: Images in one forward pass unless --batch says, and padded tokens in one at most.
+BATCH = {"cuda": 16, "cpu": 4}
+BATCH_TOKENS = 16384
+
+
+@dataclass
+class Meter:
+    """What a session has done so far; `changed` is called with the meter as it moves."""
+
+    changed: Callable[[Meter], None] = lambda meter: None
+    phase: str = "reading"
+    total: int = 0
+    done: int = 0
+    images: int = 0
+    tokens: int = 0
+    bytes: int = 0
+    quarantined: int = 0
+    stage: str = ""
+    started: float = field(default_factory=time.perf_counter)
+
+    def enter(self, phase: str, total: int) -> None:
+        """Begin a phase of `total` images."""
+        self.phase, self.total, self.done, self.started = phase, total, 0, time.perf_counter()
+        self.changed(self)
+
+    def advance(self, count: int) -> None:
+        """`count` more images are through the phase."""
+        self.done += count
+        self.changed(self)
+
+    def speeds(self) -> dict[str, Any]:
+        """The figures that table `run` keeps of a session."""
+        seconds = time.perf_counter() - self.started
+        return {
+            "images_per_s": self.images / seconds,
+            "tokens_per_s": self.tokens / seconds,
+            "mb_per_s": self.bytes / 1e6 / seconds,
+            "limiting_stage": self.stage,
+        }
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """The end of a session: images stored in it, and all that are in quarantine."""
+
+    run_id: str
+    images: int
+    already: int
+    quarantined: int
+
+
+def plan(options: Options) -> Plan:
+    """Resolve what is asked for: data set, model (without its weights), layers, device, prompt."""
+    device = models.choose_device(options.device)
+    model = models.load_config(options.model)
+    dataset = datasets.load(options.dataset, options.root, options.split, options.limit)
+    return Plan(
+        options=options,
+        dataset=dataset,
+        dataset_fingerprint=datasets.fingerprint(dataset),
+        model=model,
+        shape=shape_of(options, model.description),
+        device=device,
+        dtype=models.choose_dtype(options.dtype, device),
+        head=tuple(models.prompt_ids(model, options.prefix)),
+    )
+
+
+def look(plan: Plan, meter: Meter) -> list[Seen]:
+    """Survey the images asked for."""
+    meter.enter("looking", len(plan.dataset.images))
+    return survey(plan.dataset.images, plan.layout_of, workers(plan), meter.advance)
+
+
+def workers(plan: Plan) -> int:
+    """Decoding threads."""
+    return plan.options.workers or max(2, min(16, torch.get_num_threads()))
+
+
+def expect(plan: Plan, seen: Sequence[Seen], stored: set[str], store_root: Any) -> Forecast:
+    """The forecast of what is not stored yet; `stored` holds sha256."""
+    todo = [image for window in windows(seen, plan) for image in window if image.sha256 not in stored]
+    return forecast(plan, todo, sum(image.fault is not None for image in seen), store_root)
+
+
+def ingest(store: Store, plan: Plan, seen: Sequence[Seen], meter: Meter) -> Outcome:
+    """Bring every image of `seen` into the store that is not there yet.
+
+    Raises `StoreBusyError` when another process works on the run, `NoSpaceError` when the disk fills up; what
+    was committed stays, and the same call goes on from there.
+    """
+    run_id = record.run_id(store.runs(), plan)
+    with store.hold(run_id):
+        session = _Session(store, plan, run_id, seen, meter)
+        try:
+            session.run()
+        except BaseException:
+            session.interrupt()
+            raise
+        return session.finish()
+
+
+class _Session:
+    """One process's work on one run, which it holds."""
+
+    def __init__(self, store: Store, plan: Plan, run_id: str, seen: Sequence[Seen], meter: Meter) -> None:
+        self.store, self.plan, self.run_id, self.seen, self.meter = store, plan, run_id, seen, meter
+        self.device = "cuda" if plan.device.startswith("cuda") else "cpu"
+        self.schemas = tables.schemas(plan.shape)
+        self.image_of: dict[str, int] = {}
+        self.have: set[int] = set()
+        self.patches = 0
+        self.began = time.perf_counter()
+        self.writer: Writer | None = None
+        self.moments = KeyMoments()
+        self.prefill_seconds = 0.0
+
+    def run(self) -> None:
+        """Begin, prefill all that is missing, write and commit it."""
+        self._begin()
+        expect(self.plan, self.seen, self._stored(), self.store.root).check(self.store.root)
+        todo = [
+            pending
+            for window in windows(self.seen, self.plan)
+            if (pending := [image for image in window if self.image_of[image.sha256] not in self.have])
+        ]
+        self.meter.enter("prefill", sum(map(len, todo)))
+        if todo:
+            self._prefill(todo)
+
+    def interrupt(self) -> None:
+        """Keep what is written; a full disk may leave even that undone, and the next session copes."""
+        with suppress(KvstoreError, OSError):
+            if self.writer is not None:
+                self.writer.close()
+        with suppress(KvstoreError, OSError), self.store.publish() as con:
+            record.finish(con, self.run_id, "interrupted", time.perf_counter() - self.began, {})
+
+    def finish(self) -> Outcome:
+        """Index, keep the key sums, publish the statistics and the session's figures."""
+        versions = vectors.optimize(self.store.lance, self.run_id, compact=False)
+        if self.plan.shape.key:
+            self.moments.save(self.store.lance, self.run_id, self.patches)
+        figures = self.meter.speeds() if self.meter.images else {}
+        with self.store.publish() as con:
+            record.set_versions(con, self.run_id, versions)
+            if self.plan.shape.key:
+                record.key_stat(con, self.run_id, statistics(self.moments, self.plan.shape.layers))
+            record.finish(con, self.run_id, "done", time.perf_counter() - self.began, figures)
+            row = con.execute(
+                "select count(*) from quarantine where run_id = $r", {"r": self.run_id}
+            ).fetchone()
+        return Outcome(self.run_id, self.meter.images, len(self.have), int(row[0]) if row else 0)
+
+    # ------------------------------------------------------------------------------- beginning
+
+    def _begin(self) -> None:
+        """The run's tables as the catalog knows them; then the catalog with the run and its images."""
+        versions = self._tables()
+        rows = annotate.collect(self.plan.dataset, self.seen, self._known_names())
+        with self.store.publish() as con:
+            record.begin(con, self.plan, self.run_id, self.seen, versions)
+            dataset = record.dataset_id(con, self.plan)
+            annotate.store(con, dataset, self.plan.dataset, rows)
+            self.image_of = dict(con.execute("select sha256, image_id from image").fetchall())
+        reader = vectors.Reader(self.store.lance, self.run_id)
+        self.have = set(reader.image_ids)
+        self.patches = sum(patches for _, patches in reader.spans.values())
+        if self.plan.shape.key:
+            self._load_moments(reader)
+
+    def _tables(self) -> dict[str, int]:
+        """Make the Lance tables, or take back commits that the catalog never heard of; their versions."""
+        run = next((run for run in self.store.runs() if run["run_id"] == self.run_id), None)
+        if run is None:
+            vectors.drop(self.store.lance, self.run_id)
+            return write.create(self.store.lance, self.run_id, self.schemas)
+        return {
+            kind: write.rewind(tables.location(self.store.lance, self.run_id, kind), version)
+            for kind, version in run["versions"].items()
+            if kind in self.schemas
+        }
+
+    def _known_names(self) -> set[str]:
+        """Names of this data set's images that are annotated already."""
+        with self.store.connect() as con:
+            rows = con.execute(
+                "select dataset_image.name from dataset_image join dataset using (dataset_id) where fingerprint = $f",
+                {"f": self.plan.dataset_fingerprint},
+            ).fetchall()
+        return {row[0] for row in rows}
+
+    def _stored(self) -> set[str]:
+        return {sha256 for sha256, image_id in self.image_of.items() if image_id in self.have}
+
+    def _load_moments(self, reader: vectors.Reader) -> None:
+        """The sums as kept, and the keys stored since by a session that was killed before keeping its own."""
+        shape = self.plan.shape
+        self.moments, covered = KeyMoments.load(
+            self.store.lance, self.run_id, len(shape.layers), shape.heads, self.plan.device
+        )
+        layouts = {self.image_of[s.sha256]: self.plan.stored(s.layout) for s in self.seen if s.layout}
+        good = torch.ones((), dtype=torch.bool, device=self.plan.device)
+        for image_id, (first, _) in reader.spans.items():
+            if first >= covered and image_id in layouts:
+                keys = torch.stack([torch.tensor(reader.site("key", n, image_id)) for n in shape.layers])
+                self.moments.add(layouts[image_id], keys.to(self.plan.device), good)
+
+    # ------------------------------------------------------------------------------- prefilling
+
+    def _prefill(self, todo: list[list[Seen]]) -> None:
+        plan = self.plan
+        model = models.load(plan.options.model, plan.device, plan.dtype)
+        prompt = Prompt(plan.head, model.image_token_id)
+        engine = Engine(model.model, model.family, prompt, plan.shape, plan.options.pool, self.moments)
+        pinned = self.device == "cuda"
+        buffers = [Buffer(plan.shape, "cpu", pinned) for _ in range(WRITERS + 1)]
+        layers: dict[Site, tuple[int, ...]] = dict.fromkeys(widths(plan.shape), plan.shape.layers) | {
+            "input": (0,),
+            "encoder": plan.shape.encoder_layers,
+        }
+        self.writer = Writer(self.store.lance, self.run_id, self.schemas, layers, buffers, self._publish)
+        decoder = Decoder(plan, workers(plan))
+        running: _Running | None = None
+        for ready in decoder.windows(todo):
+            launched = self._launch(engine, ready, self.writer.buffer())
+            if running is not None:
+                self._hand_over(running)
+            running = launched
+            self._judge(decoder)
+        if running is not None:
+            self._hand_over(running)
+        self.writer.close()
+        self._judge(decoder)
+
+    def _launch(self, engine: Engine, ready: list[Ready], buffer: Buffer) -> _Running:
+        start = time.perf_counter()
+        good = [(seen, made) for seen, made in ready if not isinstance(made, ImageError)]
+        faults = [(seen, made) for seen, made in ready if isinstance(made, ImageError)]
+        inputs = [made for _, made in good]
+        blocks = buffer.blocks([self.plan.stored(item.layout) for item in inputs])
+        most = self.plan.options.batch or BATCH[self.device]
+        for group in batches(inputs, most, BATCH_TOKENS):
+            engine.run([inputs[i] for i in group], [blocks[i] for i in group])
+        self.prefill_seconds += time.perf_counter() - start
+        return _Running(buffer, good, faults, blocks, engine.mark())
+
+    def _hand_over(self, running: _Running) -> None:
+        """Wait for a window's vectors, sort out what is not finite, and give the rest to the writer."""
+        start = time.perf_counter()
+        running.wait()
+        self.prefill_seconds += time.perf_counter() - start
+        progress = record.Progress(
+            faults=[(seen.name, seen.position, e.reason, e.detail) for seen, e in running.faults]
+        )
+        images: list[Stored] = []
+        for (seen, inputs), blocks in zip(running.good, running.blocks, strict=True):
+            fault = complaint(blocks, self.plan.shape)
+            if fault:
+                progress.faults.append((seen.name, seen.position, *fault))
+                continue
+            image_id = self.image_of[seen.sha256]
+            images.append((image_id, self.patches, blocks))
+            self.patches += blocks.layout.patches
+            self._count(progress, image_id, inputs, blocks)
+        assert self.writer is not None
+        self.writer.put(Window(running.buffer, images, progress))
+        self.meter.images += len(images)
+        self.meter.tokens += progress.tokens
+        self.meter.bytes += progress.bytes
+        self.meter.quarantined += len(progress.faults)
+        self.meter.advance(len(running.good) + len(running.faults))
+
+    def _count(self, progress: record.Progress, image_id: int, inputs: Inputs, blocks: Blocks) -> None:
+        head, shape = len(self.plan.head), self.plan.shape
+        progress.grids += record.grids(self.run_id, image_id, blocks.layout, head)
+        progress.tokens += head + inputs.layout.tokens
+        sites = [site for site in widths(shape) if not (site == "value" and shape.key)]
+        progress.rows += sum(rows_of(site, blocks.layout, shape) for site in sites)
+        progress.bytes += bytes_of(blocks.layout, shape)
+
+    def _publish(self, progress: record.Progress, versions: dict[str, int]) -> None:
+        with self.store.publish() as con:
+            record.commit(con, self.run_id, progress, versions)
+
+    def _judge(self, decoder: Decoder) -> None:
+        """Name the stage that the others wait for: the one whose threads are busy the most."""
+        assert self.writer is not None
+        busy = {
+            "decode": decoder.busy / decoder.workers,
+            "prefill": self.prefill_seconds,
+            "write": self.writer.busy / WRITERS,
+        }
+        self.meter.stage = max(busy, key=lambda stage: busy[stage])
+
+
+@dataclass(frozen=True)
+class _Running:
+    """A window that the device may still be working on."""
+
+    buffer: Buffer
+    good: list[tuple[Seen, Inputs]]
+    faults: list[tuple[Seen, ImageError]]
+    blocks: list[Blocks]
+    wait: Callable[[], None]

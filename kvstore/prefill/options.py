@@ -1,0 +1,85 @@
+"""What a user can ask of an ingest, checked."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from kvstore.contracts import SITES, VIEWS, Site, View
+from kvstore.errors import UnknownNameError, UsageError
+
+
+@dataclass(frozen=True)
+class Options:
+    """One ingest.
+
+    layers          language model layers, as text: ``0-27``, ``0,5,9-12``; None is all
+    encoder_layers  hidden states of the vision encoder, likewise, with site ``encoder``; None is the last
+    sites           what to store
+    pool            average pool x pool patches before storing; 1 stores every patch
+    prefix          text placed right before the image, verbatim
+    batch           most images in one forward pass; None chooses by device
+    """
+
+    dataset: str
+    model: str
+    root: Path | None = None
+    split: str | None = None
+    limit: int | None = None
+    layers: str | None = None
+    encoder_layers: str | None = None
+    sites: tuple[Site, ...] = ("value", "key", "input")
+    pool: int = 1
+    prefix: str = ""
+    view: View = "base"
+    batch: int | None = None
+    device: str | None = None
+    dtype: str | None = None
+    run: str | None = None
+    workers: int | None = None
+
+    def __post_init__(self) -> None:
+        if not self.sites:
+            raise UsageError(f"no site to store; choose some of {', '.join(SITES)}.")
+        for site in self.sites:
+            if site not in SITES:
+                raise UnknownNameError("site", site, SITES)
+        if self.view not in VIEWS:
+            raise UnknownNameError("view", self.view, VIEWS)
+        for name, value in (("--pool", self.pool), ("--batch", self.batch), ("--limit", self.limit)):
+            if value is not None and value < 1:
+                raise UsageError(f"{name} must be at least 1, not {value}.")
+        if self.encoder_layers is not None and "encoder" not in self.sites:
+            raise UsageError("--encoder-layers needs --sites encoder (among others).")
+
+
+def site_list(text: str) -> tuple[Site, ...]:
+    """``value,key`` as sites, in the fixed order of `SITES`; `UnknownNameError` for others."""
+    wanted = [part.strip() for part in text.split(",") if part.strip()]
+    for name in wanted:
+        if name not in SITES:
+            raise UnknownNameError("site", name, SITES)
+    return tuple(site for site in SITES if site in wanted)
+
+
+def layer_list(text: str | None, count: int, what: str = "layer") -> tuple[int, ...]:
+    """``0-27`` or ``0,5,9-12`` as sorted layer numbers below `count`; None is all.
+
+    Raises `UsageError` for what is no list of numbers and `UnknownNameError` for a layer beyond the last.
+    """
+    if text is None:
+        return tuple(range(count))
+    found: set[int] = set()
+    for part in filter(None, (part.strip() for part in text.split(","))):
+        first, dash, last = part.partition("-")
+        if not (first.isdigit() and (last.isdigit() or not dash)):
+            raise UsageError(
+                f"'{part}' is no {what} or range of them; write for example 0-{count - 1} or 0,3."
+            )
+        found.update(range(int(first), int(last or first) + 1))
+    beyond = [number for number in sorted(found) if number >= count]
+    if beyond:
+        raise UsageError(f"there is no {what} {beyond[0]}: this model has {count}, 0 to {count - 1}.")
+    if not found:
+        raise UsageError(f"'{text}' names no {what}; write for example 0-{count - 1}.")
+    return tuple(sorted(found))

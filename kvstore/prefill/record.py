@@ -1,0 +1,304 @@
+"""What an ingest writes into the catalog: the run and all known before its first vector, then progress.
+
+Each function changes a private copy of the catalog that `Store.publish` renames into place; doing one twice
+changes nothing.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import pyarrow as pa
+
+from kvstore.contracts import Layout
+from kvstore.errors import UsageError
+from kvstore.prefill.plan import Plan, default_name
+from kvstore.prefill.survey import Seen
+
+if TYPE_CHECKING:
+    from duckdb import DuckDBPyConnection
+
+GRID = pa.schema(
+    {
+        "run_id": pa.string(),
+        "image_id": pa.int32(),
+        "grid": pa.int8(),
+        "rows": pa.int16(),
+        "columns": pa.int16(),
+        "x0": pa.float64(),
+        "y0": pa.float64(),
+        "x1": pa.float64(),
+        "y1": pa.float64(),
+        "first_patch": pa.int32(),
+        "first_position": pa.int32(),
+        "row_stride": pa.int16(),
+        "tile_rows": pa.int8(),
+        "tile_columns": pa.int8(),
+    }
+)
+
+
+@dataclass
+class Progress:
+    """What was stored since the last commit."""
+
+    grids: list[dict[str, Any]] = field(default_factory=list)
+    faults: list[tuple[str, int, str, str]] = field(default_factory=list)  # name, position, reason, detail
+    tokens: int = 0
+    rows: int = 0
+    bytes: int = 0
+
+
+def insert(con: DuckDBPyConnection, table: str, rows: pa.Table) -> None:
+    """Insert rows by column name; those whose key is there already are left as they are."""
+    if rows.num_rows:
+        con.register("incoming", rows)
+        con.execute(f"insert or ignore into {table} by name select * from incoming")
+        con.unregister("incoming")
+
+
+# ------------------------------------------------------------------------------ names in the store
+
+
+def _free_name(con: DuckDBPyConnection, table: str, column: str, wanted: str) -> str:
+    taken = {row[0] for row in con.execute(f"select {column} from {table}").fetchall()}
+    names = (wanted, *(f"{wanted}-{number}" for number in range(2, len(taken) + 3)))
+    return next(name for name in names if name not in taken)
+
+
+def model_id(con: DuckDBPyConnection, plan: Plan) -> str:
+    """The model's name in this store; its row is made when it is new."""
+    model = plan.model
+    row = con.execute("select model_id from model where revision = $r", {"r": model.revision}).fetchone()
+    if row:
+        return str(row[0])
+    name = _free_name(con, "model", "model_id", Path(model.name).name)
+    values = {
+        "model_id": name,
+        "name": model.name,
+        "source": model.source,
+        "revision": model.revision,
+        "family": model.family_name,
+        **model.description,
+    }
+    insert(con, "model", pa.Table.from_pylist([values]))
+    return name
+
+
+def dataset_id(con: DuckDBPyConnection, plan: Plan) -> str:
+    """The data set's name in this store; its row is made when it is new."""
+    from kvstore.datasets import all_images
+
+    found = {"f": plan.dataset_fingerprint}
+    row = con.execute("select dataset_id from dataset where fingerprint = $f", found).fetchone()
+    if row:
+        return str(row[0])
+    dataset = plan.dataset
+    name = _free_name(con, "dataset", "dataset_id", "/".join(filter(None, (dataset.name, dataset.split))))
+    values = {
+        "dataset_id": name,
+        "name": dataset.name,
+        "split": dataset.split,
+        "fingerprint": plan.dataset_fingerprint,
+        "root": str(dataset.root.absolute()) if dataset.root else None,
+        "images": len(all_images(dataset)),
+    }
+    insert(con, "dataset", pa.Table.from_pylist([values]))
+    return name
+
+
+def run_id(runs: Sequence[dict[str, Any]], plan: Plan) -> str:
+    """The run that has these inputs, or the name of a new one; `UsageError` when --run says otherwise."""
+    from kvstore.store import run_name
+
+    wanted = plan.options.run
+    by_name = {run["run_id"]: run for run in runs}
+    same = next((run["run_id"] for run in runs if run["fingerprint"] == plan.fingerprint), None)
+    if same is not None:
+        if wanted not in (None, same):
+            raise UsageError(
+                f"these inputs are run '{same}' already; leave --run away, or `kvstore drop {same}`."
+            )
+        return str(same)
+    if wanted in by_name:
+        differing = ", ".join(_differing(json.loads(by_name[wanted]["identity"]), plan.identity))
+        raise UsageError(f"run '{wanted}' has other inputs ({differing}); choose another --run.")
+    if wanted is not None:
+        return wanted
+    name = run_name(default_name(plan))
+    return next(n for n in (name, *(f"{name}-{i}" for i in range(2, len(runs) + 3))) if n not in by_name)
+
+
+def _differing(old: dict[str, Any], new: dict[str, Any]) -> list[str]:
+    return sorted(key for key in {*old, *new} if old.get(key) != new.get(key))
+
+
+# ---------------------------------------------------------------------------------- before the run
+
+
+def begin(
+    con: DuckDBPyConnection, plan: Plan, run: str, seen: Sequence[Seen], versions: dict[str, int]
+) -> None:
+    """The run with its model, data set and images, and the images that could not even be looked at."""
+    model, dataset = model_id(con, plan), dataset_id(con, plan)
+    _images(con, dataset, seen)
+    options = plan.options
+    values = {
+        "run_id": run,
+        "fingerprint": plan.fingerprint,
+        "identity": json.dumps(plan.identity, sort_keys=True),
+        "model_id": model,
+        "dataset_id": dataset,
+        "prefix": options.prefix,
+        "view": options.view,
+        "sites": list(options.sites),
+        "layers": list(plan.shape.layers),
+        "encoder_layers": list(plan.shape.encoder_layers),
+        "pool": options.pool,
+        "dtype": plan.dtype,
+        "device": plan.device,
+        "code_version": plan.identity["code"],
+    }
+    con.execute(
+        "insert or ignore into run by name select unnest($row), 'running' as state, map() as versions, "
+        "0 as requested",
+        {"row": values},
+    )
+    con.execute(
+        "update run set state = 'running', finished_at = null, device = $device, "
+        "requested = greatest(requested, $requested) where run_id = $run",
+        {"device": plan.device, "requested": len(seen), "run": run},
+    )
+    set_versions(con, run, versions)
+    con.execute("delete from quarantine where run_id = $run", {"run": run})
+    faults = [(s.name, s.position, s.fault.reason, s.fault.detail) for s in seen if s.fault]
+    _quarantine(con, run, faults)
+
+
+def set_versions(con: DuckDBPyConnection, run: str, versions: dict[str, int]) -> None:
+    """Note the committed version of each of the run's Lance tables."""
+    con.execute(
+        "update run set versions = map($kinds::varchar[], $numbers::bigint[]) where run_id = $run",
+        {"kinds": list(versions), "numbers": list(versions.values()), "run": run},
+    )
+
+
+def _images(con: DuckDBPyConnection, dataset: str, seen: Sequence[Seen]) -> None:
+    rows = [
+        {
+            "position": image.position,
+            "name": image.name,
+            "sha256": image.sha256,
+            "width": image.header.width,
+            "height": image.header.height,
+            "format": image.header.format,
+            "orientation": image.header.orientation,
+            "bytes": image.bytes,
+        }
+        for image in seen
+        if image.header is not None
+    ]
+    if not rows:
+        return
+    con.register("looked", pa.Table.from_pylist(rows))
+    con.execute("""
+        insert into image by name
+        select
+            (select coalesce(max(image_id), -1) from image) + row_number() over (order by min(position))
+                as image_id,
+            sha256,
+            any_value(width) as width,
+            any_value(height) as height,
+            any_value(format) as format,
+            any_value(orientation) as orientation,
+            any_value(bytes) as bytes,
+        from looked
+        where sha256 not in (select sha256 from image)
+        group by sha256
+    """)
+    con.execute(
+        "insert or ignore into dataset_image by name "
+        "select $dataset as dataset_id, name, image_id, position from looked join image using (sha256)",
+        {"dataset": dataset},
+    )
+    con.unregister("looked")
+
+
+# ---------------------------------------------------------------------------------- while it runs
+
+
+def _quarantine(con: DuckDBPyConnection, run: str, faults: Iterable[tuple[str, int, str, str]]) -> None:
+    for name, position, reason, detail in faults:
+        con.execute(
+            "insert or replace into quarantine (run_id, name, position, reason, detail) "
+            "values ($run, $name, $position, $reason, $detail)",
+            {"run": run, "name": name, "position": position, "reason": reason, "detail": detail},
+        )
+
+
+def grids(run: str, image_id: int, layout: Layout, head: int) -> list[dict[str, Any]]:
+    """Rows of `token_grid`; `layout` is that of the stored patches, `head` the tokens before the image."""
+    rows, first_patch = [], 0
+    for number, grid in enumerate(layout.grids):
+        corners = dict(zip(("x0", "y0", "x1", "y1"), grid.box, strict=True))
+        rows.append(
+            {
+                "run_id": run,
+                "image_id": image_id,
+                "grid": number,
+                "rows": grid.rows,
+                "columns": grid.columns,
+                **corners,
+                "first_patch": first_patch,
+                "first_position": head + grid.first_token,
+                "row_stride": grid.row_stride,
+                "tile_rows": grid.tile_rows,
+                "tile_columns": grid.tile_columns,
+            }
+        )
+        first_patch += grid.patches
+    return rows
+
+
+def commit(con: DuckDBPyConnection, run: str, progress: Progress, versions: dict[str, int]) -> None:
+    """Images whose vectors are in Lance by now."""
+    insert(con, "token_grid", pa.Table.from_pylist(progress.grids, schema=GRID))
+    _quarantine(con, run, progress.faults)
+    set_versions(con, run, versions)
+    con.execute(
+        """
+        update run set
+            images = (select count(distinct image_id) from token_grid where run_id = $run),
+            tokens = tokens + $tokens,
+            rows = rows + $rows,
+            bytes = bytes + $bytes,
+        where run_id = $run
+        """,
+        {"run": run, "tokens": progress.tokens, "rows": progress.rows, "bytes": progress.bytes},
+    )
+
+
+def finish(con: DuckDBPyConnection, run: str, state: str, seconds: float, figures: dict[str, Any]) -> None:
+    """The end of a session: `state` is done or interrupted; `figures` are its speeds, when it stored any."""
+    con.execute(
+        "update run set state = $state, finished_at = now(), seconds = seconds + $seconds "
+        "where run_id = $run",
+        {"state": state, "seconds": seconds, "run": run},
+    )
+    for column in ("images_per_s", "tokens_per_s", "mb_per_s", "limiting_stage"):
+        if column in figures:
+            con.execute(
+                f"update run set {column} = $value where run_id = $run",
+                {"value": figures[column], "run": run},
+            )
+
+
+def key_stat(con: DuckDBPyConnection, run: str, statistics: pa.Table) -> None:
+    """Replace the run's key statistics."""
+    con.execute("delete from key_stat where run_id = $run", {"run": run})
+    column = pa.array([run] * statistics.num_rows, pa.string())
+    insert(con, "key_stat", statistics.append_column("run_id", column))
