@@ -1,0 +1,111 @@
+"""What a report reads: named analyses, each answer kept with what it came from, so that a build has a key."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import re
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from kvstore.errors import QueryError
+from kvstore.query import analysis as analysis_sql
+from kvstore.query import execute
+
+if TYPE_CHECKING:
+    import duckdb
+    import polars as pl
+
+#: Views over Lance: too large to read twice, so their version is that of the committed tables.
+_VECTORS = re.compile(r"\b(patch_kv|pooled_kv|patch_input|patch_encoder)\b", re.IGNORECASE)
+
+
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """One analysis as it was asked: its SQL, its rows, and the version of the data behind them."""
+
+    analysis: str
+    params: dict[str, Any]
+    sql: str
+    rows: pl.DataFrame
+    data: str
+
+    @property
+    def name(self) -> str:
+        """The analysis and its parameters, as part of a file name."""
+        stated = "".join(f".{key}-{value}" for key, value in sorted(self.params.items()))
+        return re.sub(r"[^A-Za-z0-9._-]", "_", self.analysis + stated)
+
+    def state(self) -> dict[str, Any]:
+        """What enters the build's key."""
+        sql = hashlib.sha256(self.sql.encode()).hexdigest()
+        return {"analysis": self.analysis, "params": self.params, "sql": sql, "data": self.data}
+
+
+class Query:
+    """What ``build(query)`` is given: ``query("key_variance", run="a")`` is a polars DataFrame.
+
+    Parameters that an analysis names and the call leaves out are null, which analyses read as "all".
+    Asking twice reads once. `answers` keeps them in the order they were asked.
+    """
+
+    def __init__(self, con: duckdb.DuckDBPyConnection) -> None:
+        # One thread: a sum of floats is then the same bits each time, and an unchanged store keeps its key.
+        con.execute("set threads = 1")
+        self._con = con
+        self._answers: dict[str, Answer] = {}
+
+    @property
+    def answers(self) -> list[Answer]:
+        """Everything asked so far."""
+        return list(self._answers.values())
+
+    def __call__(self, analysis: str, **params: Any) -> pl.DataFrame:
+        """Run ``sql/analyses/<analysis>.sql``; `UnknownNameError` or `QueryError`."""
+        asked = json.dumps([analysis, params], sort_keys=True)
+        if asked not in self._answers:
+            sql, values = analysis_sql(analysis, params)
+            rows = _rows(self._con, analysis, sql, values)
+            self._answers[asked] = Answer(analysis, params, sql, rows, _version(self._con, sql, rows))
+        return self._answers[asked].rows
+
+
+def _rows(con: duckdb.DuckDBPyConnection, analysis: str, sql: str, values: dict[str, Any]) -> pl.DataFrame:
+    import duckdb
+    import polars as pl
+
+    try:
+        frame = pl.from_arrow(execute(con, sql, values).to_arrow_table())
+    except duckdb.Error as error:
+        raise QueryError(f"analysis '{analysis}': {error}\nSQL:\n{sql}\nparameters: {values}") from error
+    assert isinstance(frame, pl.DataFrame)
+    return frame
+
+
+def _version(con: duckdb.DuckDBPyConnection, sql: str, rows: pl.DataFrame) -> str:
+    """A hash that changes when the answer may: of the answer, or for vectors of the tables read."""
+    digest = hashlib.sha256()
+    if _VECTORS.search(sql):
+        digest.update(repr(_tables(con, sql)).encode())
+    else:
+        # Python's own text of the rows: Arrow's bytes hold whatever lies under a null.
+        digest.update(repr((rows.columns, rows.dtypes, rows.rows())).encode())
+    return digest.hexdigest()
+
+
+def _tables(con: duckdb.DuckDBPyConnection, sql: str) -> list[Any]:
+    """Committed versions of all Lance tables, and a content hash of every catalog table that `sql` names."""
+    found: list[Any] = con.execute("select run_id, versions::varchar from run order by run_id").fetchall()
+    known = con.execute("select table_name from duckdb_tables() where not temporary order by 1").fetchall()
+    for (table,) in known:
+        if re.search(rf"\b{re.escape(table)}\b", sql):
+            name = '"' + table.replace('"', '""') + '"'
+            found += con.execute(f"select '{table}', count(*), bit_xor(hash(t)) from {name} as t").fetchall()
+    return found
+
+
+def replay(query: Query, calls: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """The same calls asked now: equal to `calls` when neither SQL nor data changed."""
+    for call in calls:
+        query(call["analysis"], **call["params"])
+    return [answer.state() for answer in query.answers]

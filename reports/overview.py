@@ -1,0 +1,92 @@
+"""Overview of the store.
+
+What has been ingested: which models saw which data sets, how many images, tokens and bytes that came to,
+how fast it went and which stage the others waited for, and what was refused and why.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import altair as alt
+import polars as pl
+
+from kvstore.report import BLUE, Block, Chart, Missing, Query, Table, size
+
+LABEL = "observational"
+PROTOCOL = "counts of the catalog; speeds are those of a run's last session, padding tokens left out."
+
+SPEEDS = {"images_per_s": "images/s", "tokens_per_s": "tokens/s", "mb_per_s": "MB/s"}
+
+
+def build(query: Query) -> Iterator[Block]:
+    runs = query("run_summary")
+    if runs.is_empty():
+        yield Missing("This store holds no run yet.", "kvstore ingest shapes")
+        return
+    stored = (
+        "run_id",
+        "model",
+        "dataset",
+        "view",
+        "sites",
+        "layers",
+        "state",
+        "images",
+        "quarantined",
+        "tokens",
+    )
+    yield Table(
+        "Runs",
+        runs.select(*stored, _sized("bytes"), "finished_at"),
+        "Newest first. Images, tokens and bytes are those stored. An interrupted run resumes with the command"
+        " that started it.",
+        {"run_id": "run", "finished_at": "finished (UTC)"},
+    )
+    yield _bars(
+        runs, "images", "images", "Images by run", "Images stored whole: every layer and patch of them."
+    )
+    yield _bars(runs, "bytes", "bytes", "Bytes by run", "Bytes of the stored vectors (float16).")
+    yield Table(
+        "Speed",
+        runs.select("run_id", "device", "dtype", *SPEEDS, "limiting_stage", "seconds"),
+        "Rates of each run's last session; seconds of all its sessions together. The limiting stage is the"
+        " one that the others waited for.",
+        {"run_id": "run", **SPEEDS},
+    )
+    refused = query("quarantine_summary")
+    if refused.height:
+        yield Table("Refused images", refused, "The next ingest tries each of them again.", {"run_id": "run"})
+    yield Table(
+        "Data sets",
+        query("dataset_summary").drop("root").with_columns(pl.col("fingerprint").str.slice(0, 12)),
+        "Images stored: distinct ones, over all runs. Fingerprints cut to 12 digits; whole under Runs shown.",
+    )
+    yield Table(
+        "Models",
+        query("model_summary")
+        .drop("key_dim", "value_dim", "hidden_dim", "source")
+        .with_columns(pl.col("revision").str.slice(0, 12)),
+        "Revision: hub commit, or sha256 over the folder's files; cut to 12 digits, whole under Runs shown.",
+        {"kv_heads": "KV heads"},
+    )
+
+
+def _sized(column: str) -> pl.Expr:
+    return pl.col(column).map_elements(size, return_dtype=pl.String)
+
+
+def _bars(runs: pl.DataFrame, column: str, unit: str, title: str, caption: str) -> Chart:
+    label = (
+        _sized(column)
+        if column == "bytes"
+        else pl.col(column).map_elements("{:,}".format, return_dtype=pl.String)
+    )
+    rows = runs.select("run_id", "model", "dataset", amount=column, label=label)
+    base = alt.Chart(rows).encode(
+        y=alt.Y("run_id:N", title=None, sort=None, axis=alt.Axis(labelLimit=260, labelOverlap=False)),
+        x=alt.X("amount:Q", title=unit, axis=alt.Axis(tickCount=5, format="~s")),
+        tooltip=["run_id:N", "model:N", "dataset:N", alt.Tooltip("label:N", title=unit)],
+    )
+    words = base.mark_text(align="left", dx=5).encode(text="label:N")
+    return Chart(column, title, base.mark_bar(color=BLUE, height=14) + words, caption)
