@@ -1,4 +1,4 @@
-"""LLaVA-NeXT (Liu et al. 2024, https://llava-vl.github.io/blog/2024-01-30-llava-next/): CLIP, projector, an LM.
+"""LLaVA-NeXT (Liu et al. 2024, https://llava-vl.github.io/blog/2024-01-30-llava-next/): CLIP, projector, LM.
 
 Reads Llama-3, Mistral and Vicuna variants alike. Tokens of an image: the overview tile row by row, then the
 mosaic of AnyRes tiles with a newline token after each row. Quirk: CLIP's class token is dropped, and the

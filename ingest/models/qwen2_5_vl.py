@@ -65,7 +65,7 @@ def encode(model: Any, batch: Sequence[Inputs], encoder_layers: Sequence[int]) -
 
 
 def _merged(tower: Any, state: torch.Tensor, grids: torch.Tensor) -> torch.Tensor:
-    """A hidden state of 14 px patches with the windows undone, averaged over merged blocks; [tokens, width]."""
+    """A hidden state of 14 px patches, windows undone, averaged over merged blocks; [tokens, width]."""
     import torch
     from transformers.vision_utils import get_vision_window_index
 

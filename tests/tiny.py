@@ -1,0 +1,39 @@
+"""The tiny models and drawn images that tests of models share; each is loaded once a process."""
+
+from __future__ import annotations
+
+from functools import cache
+from typing import Any
+
+import numpy as np
+from PIL import Image
+
+from kvstore import models
+
+NAMES = ("tiny-onevision", "tiny-next", "tiny-qwen")
+
+
+@cache
+def loaded(name: str) -> models.Loaded:
+    """A tiny model on the CPU in float32."""
+    return models.load(name, "cpu", "float32")
+
+
+@cache
+def processor(name: str) -> Any:
+    """The real processor of a tiny model."""
+    return models.processor(loaded(name))
+
+
+def noise(size: tuple[int, int], seed: int = 0) -> Image.Image:
+    """An RGB image of random pixels."""
+    pixels = np.random.default_rng(seed).integers(0, 256, (size[1], size[0], 3), dtype=np.uint8)
+    return Image.fromarray(pixels)
+
+
+def painted(size: tuple[int, int], box: tuple[int, int, int, int] | None = None) -> Image.Image:
+    """A dark image, with a white rectangle where `box` says so."""
+    image = Image.new("RGB", size, (20, 20, 20))
+    if box is not None:
+        image.paste((255, 255, 255), box)
+    return image
