@@ -1,7 +1,8 @@
 """Probes: torch or LanceDB make predictions into the catalog, SQL makes figures of them.
 
 Every file of this folder is a probe, found by listing it; its name is the probe's. A probe's file starts with
-a line that says what it predicts, and holds one fixed symbol, ``predict(store, request) -> Outcome``.
+a line that says what it predicts, and holds two fixed symbols, ``predict(store, request) -> Outcome`` and
+``BEST``, the analysis to show at the end.
 """
 
 from __future__ import annotations
@@ -12,17 +13,26 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Protocol, cast
 
 from kvstore.contracts import SITES, Site
-from kvstore.errors import UnknownNameError, UsageError
+from kvstore.errors import UnknownNameError
 from kvstore.matching import Heads
+from kvstore.stored import check_layer, check_site, stored_layers
 
 if TYPE_CHECKING:
     import duckdb
 
     from kvstore.store import Store
 
-__all__ = ["Outcome", "Part", "Probe", "Request", "find", "listing", "parts"]
+__all__ = ["Outcome", "Part", "Probe", "Request", "check_heads", "find", "listing", "parts"]
 
 HEADS: tuple[Heads, ...] = ("each", "concat", "both")
+
+
+def check_heads(text: str) -> Heads:
+    """A choice of heads; `UnknownNameError` for what is none."""
+    for known in HEADS:
+        if text == known:
+            return known
+    raise UnknownNameError("choice of --heads", text, HEADS)
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,8 +46,7 @@ class Request:
     device: str | None = None
 
     def __post_init__(self) -> None:
-        if self.heads not in HEADS:
-            raise UnknownNameError("choice of --heads", self.heads, HEADS)
+        check_heads(self.heads)
         for site in self.sites:
             if site not in SITES:
                 raise UnknownNameError("site", site, SITES)
@@ -62,7 +71,9 @@ class Outcome:
 
 
 class Probe(Protocol):
-    """The module of one probe."""
+    """The module of one probe. `BEST` is the analysis that tells the best layer and head of each site."""
+
+    BEST: str
 
     def predict(self, store: Store, request: Request) -> Outcome:
         """Make the request's predictions and their scores; doing it again changes nothing."""
@@ -87,40 +98,18 @@ def parts(con: duckdb.DuckDBPyConnection, request: Request) -> list[Part]:
     Input has layer 0 only, whatever layers are asked for; the encoder has its own layers. Raises
     `UnknownNameError` for a run or site that is not there, `UsageError` for a layer.
     """
-    stored = _stored(con, request.run_id)
+    stored = stored_layers(con, request.run_id)
     for site in request.sites:
-        if site not in stored:
-            hint = f"Run '{request.run_id}' does not store it: ingest with --sites {site}."
-            raise UnknownNameError("stored site", site, stored, hint)
+        check_site(request.run_id, site, stored)
     chosen: dict[Site, list[int]] = {
         site: stored[site] for site in SITES if site in (request.sites or stored)
     }
-    _check_layers(request, {layer for site, layers in chosen.items() if site != "input" for layer in layers})
+    known = [layer for site, layers in chosen.items() if site != "input" for layer in layers]
+    for layer in request.layers if known else ():
+        check_layer(request.run_id, layer, known)
     return [
         Part(site, layer)
         for site, layers in chosen.items()
         for layer in layers
         if site == "input" or not request.layers or layer in request.layers
     ]
-
-
-def _stored(con: duckdb.DuckDBPyConnection, run_id: str) -> dict[Site, list[int]]:
-    """The layers stored of each site of a run."""
-    runs = con.execute("select run_id, sites, layers, encoder_layers from run").fetchall()
-    found = {name: rest for name, *rest in runs}
-    if run_id not in found:
-        raise UnknownNameError("run", run_id, found, "See `kvstore runs`.")
-    sites, layers, encoder = found[run_id]
-    own = {"value": layers, "key": layers, "input": [0], "encoder": encoder}
-    return {site: sorted(own[site]) for site in SITES if site in sites}
-
-
-def _check_layers(request: Request, known: set[int]) -> None:
-    for layer in request.layers:
-        if known and layer not in known:
-            near = min(known, key=lambda other: (abs(other - layer), other))
-            listed = ", ".join(map(str, sorted(known)))
-            raise UsageError(
-                f"run '{request.run_id}' stores no layer {layer} of the sites asked for;"
-                f" the nearest is {near}. Stored: {listed}."
-            )

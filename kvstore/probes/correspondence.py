@@ -35,6 +35,8 @@ if TYPE_CHECKING:
     from kvstore.store import Store
 
 NAME = "correspondence"
+#: Analysis shown at the end.
+BEST = "pck_best"
 #: Bytes of float16 vectors that a block of pairs may hold.
 BLOCK_BYTES = 256 << 20
 #: Finished rows that wait for one publish of the catalog; a layer is never split, and a kill loses no more.

@@ -12,6 +12,7 @@ from kvstore.errors import UnknownNameError, UsageError
 from kvstore.probes import Request, correspondence, find, listing
 from tests.pairs import Pair, add_pairs
 from tests.stores import Made, write_tables
+from tests.stores import make_store as make
 
 Make = Callable[..., Made]
 # The stores' images are 4 columns x 3 rows of patches of 10 pixels.
@@ -278,13 +279,19 @@ def check(found: tuple[float, float, float, int], hits: np.ndarray, points: np.n
     ],
 )
 def test_a_wrong_name_is_answered_with_the_nearest(
-    make_store: Make, request_: dict[str, Any], message: str
+    three: Made, request_: dict[str, Any], message: str
 ) -> None:
-    made = make_store()
-    add_pairs(made, random_pairs(3, 3))
     with pytest.raises((UnknownNameError, UsageError), match=message):
-        correspondence.predict(made.store, Request(**request_))
-    assert matches(made) == []
+        correspondence.predict(three.store, Request(**request_))
+    assert matches(three) == []
+
+
+@pytest.fixture(scope="module")
+def three(tmp_path_factory: pytest.TempPathFactory) -> Made:
+    """Three images and three pairs, not matched."""
+    made = make(tmp_path_factory.mktemp("three") / "store")
+    add_pairs(made, random_pairs(3, 3))
+    return made
 
 
 def test_a_data_set_without_pairs_names_one_that_has(make_store: Make) -> None:

@@ -1,0 +1,56 @@
+"""`kvstore probe`: make predictions from a run's vectors, and their figures."""
+
+from __future__ import annotations
+
+import sys
+from typing import Annotated
+
+import typer
+
+from kvstore.cli.options import STORE, FormatOption, RecipesOption, StoreOption
+
+
+def command(
+    name: Annotated[str, typer.Argument(metavar="NAME", help="A name of `kvstore ls probes`.")],
+    run: Annotated[str | None, typer.Option(help="Run; the only one when left out.")] = None,
+    site: Annotated[
+        str | None, typer.Option(help="Of value,key,input,encoder; default all that are stored.")
+    ] = None,
+    layers: Annotated[str | None, typer.Option(help="Layers, e.g. 0-27 or 0,9,18; default all.")] = None,
+    heads: Annotated[
+        str, typer.Option(help="each KV head, concat (all heads of a layer as one vector), or both.")
+    ] = "each",
+    device: Annotated[str | None, typer.Option(help="cuda, cuda:1, cpu; default the best there is.")] = None,
+    format: FormatOption = "table",  # noqa: A002
+    store: StoreOption = STORE,
+    recipes: RecipesOption = None,
+) -> None:
+    """Match patches, store the predictions and their figures, and print each site's best layer and head.
+
+    The best is chosen on one half of the items and scored on the other. Doing it again replaces nothing.
+
+    Example: kvstore probe correspondence --run shapes-tiny-onevision --site value --layers 0-27
+    """
+    from kvstore.cli import output
+    from kvstore.prefill.options import layer_list
+    from kvstore.probes import Request, check_heads, find
+    from kvstore.query import run_analysis
+    from kvstore.store import Store
+    from kvstore.stored import only_run
+
+    probe, opened = find(name), Store.open(store)
+    with opened.connect() as con:
+        run_id = only_run(con, run)
+    sites = tuple(part.strip() for part in (site or "").split(",") if part.strip())
+    chosen = layer_list(layers, _MOST_LAYERS) if layers else ()
+    outcome = probe.predict(opened, Request(run_id, sites, chosen, check_heads(heads), device))
+    print(
+        f"{name}: {outcome.items} items, {outcome.made} layers made, {outcome.kept} there already,"
+        f" {outcome.rows} predictions written",
+        file=sys.stderr,
+    )
+    output.write(run_analysis(opened, probe.BEST, {"run": run_id}), format)
+
+
+#: No model has more layers; which of them a run stores is checked by the probe.
+_MOST_LAYERS = 1000
