@@ -20,7 +20,6 @@ from PIL import (  # the imports register the readers in Image.OPEN
     Image,
     ImageFile,
     JpegImagePlugin,
-    MpoImagePlugin,
     PngImagePlugin,
     PpmImagePlugin,
     TiffImagePlugin,
@@ -39,7 +38,6 @@ FORMATS = tuple(
         GifImagePlugin.GifImageFile,
         TiffImagePlugin.TiffImageFile,
         PpmImagePlugin.PpmImageFile,
-        MpoImagePlugin.MpoImageFile,
     )
 )
 
