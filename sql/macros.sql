@@ -1,28 +1,125 @@
--- Macros for people.
+-- Macros for people: `from patches('my-run', 7)`. They are made anew whenever the catalog is published.
+-- A parameter must not have the name of a column: hence at_layer, at_head, at_patch.
 
--- One row per (run, site, layer, head, pair, alpha): keypoints of the pair, and how many of them were matched
--- within alpha x the longer side of the target object's box (PCK: Yang and Ramanan 2013; on SPair-71k with the
--- box as the scale: Min et al. 2019). A run of null means all.
-create or replace macro pair_hits(run, alphas) as table (
+-- patches(run, image): one row per patch of an image of a run, in the order of patch_kv.patch: its grid (0 the
+-- overview, 1 the AnyRes tiles), row and col in that grid, the encoder tile it comes from, its pixel box clipped
+-- to the image, and the place of its token (of a pooled block: of its first token) in the sequence.
+create or replace macro patches(run, image) as table
+    with cells as (
+        select
+            token_grid.*,
+            runs.pool,
+            images.width,
+            images.height,
+            unnest(range(token_grid.rows::integer * token_grid.columns)) as cell,
+        from token_grid
+        join run as runs using (run_id)
+        join image as images using (image_id)
+        where token_grid.run_id = run and token_grid.image_id = image
+    ),
+
+    placed as (
+        select
+            cells.*,
+            (cells.cell // cells.columns)::integer as row,
+            (cells.cell % cells.columns)::integer as col,
+            (cells.x1 - cells.x0) / cells.columns as cell_width,
+            (cells.y1 - cells.y0) / cells.rows as cell_height,
+        from cells
+    )
+
     select
-        m.run_id,
-        m.site,
-        m.layer,
-        m.head,
-        p.pair_id,
-        p.category,
-        a.alpha,
-        count(*) as points,
-        count(*) filter (
-            sqrt((m.x - k.target_x) ** 2 + (m.y - k.target_y) ** 2)
-            <= a.alpha * greatest(p.target_x1 - p.target_x0, p.target_y1 - p.target_y0)
-        ) as hits,
-    from match m
-    join kvstore.run r using (run_id)
-    join pair p on p.dataset_id = r.dataset_id and p.pair_id = m.pair_id
-    join pair_keypoint k on k.dataset_id = r.dataset_id and k.pair_id = m.pair_id and k.name = m.name
-    cross join (select unnest(alphas) as alpha) a
-    where run is null or m.run_id = run
-    group by all
-);
-comment on macro table pair_hits is 'pair_hits(run, alphas): keypoints matched per run, site, layer, head, pair and alpha';
+        (placed.first_patch + placed.cell)::integer as patch,
+        placed.grid,
+        placed.row,
+        placed.col,
+        (placed.row * placed.tile_rows // placed.rows)::integer as tile_row,
+        (placed.col * placed.tile_columns // placed.columns)::integer as tile_col,
+        least(greatest(placed.x0 + placed.col * placed.cell_width, 0), placed.width) as x0,
+        least(greatest(placed.y0 + placed.row * placed.cell_height, 0), placed.height) as y0,
+        least(greatest(placed.x0 + (placed.col + 1) * placed.cell_width, 0), placed.width) as x1,
+        least(greatest(placed.y0 + (placed.row + 1) * placed.cell_height, 0), placed.height) as y1,
+        (placed.first_position + placed.pool * (placed.row * placed.row_stride + placed.col))::integer as position,
+    from placed
+    order by patch;
+comment on macro table patches is 'patches(run, image): one row per patch with its grid, row, col, tile, pixel box and token position';
+
+-- patch_vector(run, image, layer, head, patch): one row, the key and the value of one patch.
+create or replace macro patch_vector(run, image, at_layer, at_head, at_patch) as table
+    select patch_kv.key, patch_kv.value
+    from patch_kv
+    where
+        patch_kv.run_id = run
+        and patch_kv.image_id = image
+        and patch_kv.layer = at_layer
+        and patch_kv.head = at_head
+        and patch_kv.patch = at_patch;
+comment on macro table patch_vector is 'patch_vector(run, image, layer, head, patch): one row, the key and the value of a patch';
+
+-- patch_neighbours(run, image, layer, head, patch, site, k): one row per neighbour, nearest first: the k patches of
+-- all other images with the highest cosine similarity at the same layer and head. Exact: every patch is compared.
+-- site is 'value' or 'key'.
+create or replace macro patch_neighbours(run, image, at_layer, at_head, at_patch, site, k) as table
+    with wanted as (
+        select case when site = 'key' then patch_kv.key when site = 'value' then patch_kv.value end as vector
+        from patch_kv
+        where
+            patch_kv.run_id = run
+            and patch_kv.image_id = image
+            and patch_kv.layer = at_layer
+            and patch_kv.head = at_head
+            and patch_kv.patch = at_patch
+    ),
+
+    others as (
+        select
+            patch_kv.image_id,
+            patch_kv.patch,
+            case when site = 'key' then patch_kv.key when site = 'value' then patch_kv.value end as vector,
+        from patch_kv
+        where
+            patch_kv.run_id = run
+            and patch_kv.image_id <> image
+            and patch_kv.layer = at_layer
+            and patch_kv.head = at_head
+    )
+
+    select others.image_id, others.patch, list_cosine_similarity(others.vector, wanted.vector) as similarity
+    from others
+    cross join wanted
+    order by similarity desc, others.image_id, others.patch
+    limit k;
+comment on macro table patch_neighbours is 'patch_neighbours(run, image, layer, head, patch, site, k): the k nearest patches of other images by cosine, exact';
+
+-- layer_pooled(run, layer): one row per image and KV head: the means of the patches' keys and values at a layer.
+create or replace macro layer_pooled(run, at_layer) as table
+    select
+        pooled_kv.image_id,
+        pooled_kv.head,
+        pooled_kv.key,
+        pooled_kv.value,
+        pooled_kv.key_norm,
+        pooled_kv.value_norm,
+    from pooled_kv
+    where pooled_kv.run_id = run and pooled_kv.layer = at_layer
+    order by pooled_kv.image_id, pooled_kv.head;
+comment on macro table layer_pooled is 'layer_pooled(run, layer): one row per image and KV head, the means over patches of key and value';
+
+-- image_value(run, image, layer, head): one row per patch of an image value (and key): patch, its grid, row and
+-- col, and the vectors.
+create or replace macro image_value(run, image, at_layer, at_head) as table
+    with vectors as (
+        select patch_kv.patch, patch_kv.key, patch_kv.value
+        from patch_kv
+        where
+            patch_kv.run_id = run
+            and patch_kv.image_id = image
+            and patch_kv.layer = at_layer
+            and patch_kv.head = at_head
+    )
+
+    select places.patch, places.grid, places.row, places.col, vectors.key, vectors.value
+    from patches(run, image) as places
+    join vectors on vectors.patch = places.patch
+    order by places.patch;
+comment on macro table image_value is 'image_value(run, image, layer, head): one row per patch with its grid, row, col, key and value';

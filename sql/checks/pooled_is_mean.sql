@@ -1,5 +1,6 @@
 -- pooled_is_mean: one row per layer and head where pooled_kv is not the mean of patch_kv, in a run's first image
--- Within 1 %: both are float16, and the means were taken before rounding.
+-- Within 1 %: both are float16, and the mean was taken before rounding. Not with --pool: blocks at a far edge
+-- may then hold fewer patches and weigh as much.
 with elements as (
     select
         layer,
@@ -41,7 +42,7 @@ distances as (
     group by layer, head
 )
 
-select $run as run_id, $image as image_id, *
-from distances
-where key_off > 0.01 * key_norm or value_off > 0.01 * value_norm
+select $run as run_id, $image as image_id, distances.*
+from distances, (select pool from run where run_id = $run) as run
+where run.pool = 1 and (key_off > 0.01 * key_norm or value_off > 0.01 * value_norm)
 order by layer, head
