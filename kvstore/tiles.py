@@ -51,7 +51,9 @@ def encode(model: Any, batch: Sequence[Inputs], encoder_layers: Sequence[int], p
     inner = model.model
     counts = [item.pixels.shape[0] for item in batch]
     pixels = torch.cat([item.pixels for item in batch]).to(inner.vision_tower.dtype)
-    states = inner.vision_tower(pixels, output_hidden_states=True, return_dict=True).hidden_states
+    # a list keeps only the states asked for (older transformers take it as "all")
+    wanted = sorted({*encoder_layers, *_feature_layers(model.config)})
+    states = inner.vision_tower(pixels, output_hidden_states=wanted, return_dict=True).hidden_states
     features = inner.multi_modal_projector(_selected(model.config, states))
     encoder: list[dict[int, torch.Tensor]] = [{} for _ in batch]
     for layer in encoder_layers:
@@ -65,9 +67,13 @@ def _selected(config: Any, states: Sequence[torch.Tensor]) -> torch.Tensor:
     """The hidden states [tiles, patches, width] that the projector takes."""
     import torch
 
-    wanted = config.vision_feature_layer
-    layers = [wanted] if isinstance(wanted, int) else list(wanted)
-    return torch.cat([_patches(config, states[layer]) for layer in layers], dim=-1)
+    return torch.cat([_patches(config, states[layer]) for layer in _feature_layers(config)], dim=-1)
+
+
+def _feature_layers(config: Any) -> list[int]:
+    """Indices of the hidden states that the projector takes, as the configuration counts them."""
+    layers = config.vision_feature_layer
+    return [layers] if isinstance(layers, int) else list(layers)
 
 
 def _patches(config: Any, state: torch.Tensor) -> torch.Tensor:

@@ -102,8 +102,8 @@ PREFIXED = {
 }
 SYSTEM = (
     "<|start_header_id|>system<|end_header_id|>\n\nYou are a helpful language and vision assistant. You are "
-    "able to understand the visual content that the user provides, and assist the user with a variety of tasks "
-    "using natural language.<|eot_id|>"
+    "able to understand the visual content that the user provides, and assist the user with a variety of "
+    "tasks using natural language.<|eot_id|>"
 )
 
 
