@@ -79,9 +79,17 @@ def _colour(rows: pl.DataFrame) -> alt.Color:
     low, high = _least(rows, "drawn"), max(rows.select(pl.max("drawn")).item(), 2 * FLOOR)
     ticks = [digit * 10.0**power for power in range(-6, 1) for digit in (1, 2, 5)]
     named = [tick for tick in ticks if low <= tick <= high]
-    named = [tick for tick in named if f"{tick:.0e}"[0] == "1"] if len(named) > 8 else named
+    named = [tick for tick in named if f"{tick:.0e}"[0] == "1"] if len(named) > 7 else named
+    legend = alt.Legend(
+        format="~g",
+        values=named,
+        orient="top",
+        direction="horizontal",
+        titleOrient="left",
+        gradientLength=320,
+    )
     scale = alt.Scale(type="log", scheme="viridis", domain=[low, high])
-    return alt.Color("drawn:Q", title="share", scale=scale, legend=alt.Legend(format="~g", values=named))
+    return alt.Color("drawn:Q", title="share", scale=scale, legend=legend)
 
 
 def _told() -> list[str | alt.Tooltip]:

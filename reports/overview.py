@@ -16,6 +16,7 @@ from kvstore.report import BLUE, Block, Chart, Missing, Query, Table, size
 LABEL = "observational"
 PROTOCOL = "counts of the catalog; speeds are those of a run's last session, padding tokens left out."
 
+HELD = ("images", "quarantined", "tokens")
 SPEEDS = {"images_per_s": "images/s", "tokens_per_s": "tokens/s", "mb_per_s": "MB/s"}
 
 
@@ -24,34 +25,19 @@ def build(query: Query) -> Iterator[Block]:
     if runs.is_empty():
         yield Missing("This store holds no run yet.", "kvstore ingest shapes")
         return
-    stored = (
-        "run_id",
-        "model",
-        "dataset",
-        "view",
-        "sites",
-        "layers",
-        "state",
-        "images",
-        "quarantined",
-        "tokens",
-    )
     yield Table(
         "Runs",
-        runs.select(*stored, _sized("bytes"), "finished_at"),
-        "Newest first. Images, tokens and bytes are those stored. An interrupted run resumes with the command"
-        " that started it.",
-        {"run_id": "run", "finished_at": "finished (UTC)"},
+        runs.select("run_id", "model", "dataset", "view", "sites", "layers", "dtype", "state"),
+        "Newest first. An interrupted run resumes with the command that started it.",
+        {"run_id": "run"},
     )
-    yield _bars(
-        runs, "images", "images", "Images by run", "Images stored whole: every layer and patch of them."
-    )
-    yield _bars(runs, "bytes", "bytes", "Bytes by run", "Bytes of the stored vectors (float16).")
+    yield _bars(runs, "images", "Images by run", "Images stored whole: every layer and patch of them.")
+    yield _bars(runs, "bytes", "Bytes by run", "Bytes of the stored vectors (float16).")
     yield Table(
-        "Speed",
-        runs.select("run_id", "device", "dtype", *SPEEDS, "limiting_stage", "seconds"),
-        "Rates of each run's last session; seconds of all its sessions together. The limiting stage is the"
-        " one that the others waited for.",
+        "Sizes and speed",
+        runs.select("run_id", "requested", *HELD, "bytes", *SPEEDS, "limiting_stage"),
+        "What is stored, and the rates of each run's last session. The limiting stage is the one that the"
+        " others waited for.",
         {"run_id": "run", **SPEEDS},
     )
     refused = query("quarantine_summary")
@@ -72,21 +58,15 @@ def build(query: Query) -> Iterator[Block]:
     )
 
 
-def _sized(column: str) -> pl.Expr:
-    return pl.col(column).map_elements(size, return_dtype=pl.String)
-
-
-def _bars(runs: pl.DataFrame, column: str, unit: str, title: str, caption: str) -> Chart:
-    label = (
-        _sized(column)
-        if column == "bytes"
-        else pl.col(column).map_elements("{:,}".format, return_dtype=pl.String)
-    )
+def _bars(runs: pl.DataFrame, column: str, title: str, caption: str) -> Chart:
+    named = size if column == "bytes" else "{:,}".format
+    named = size if column == "bytes" else "{:,}".format
+    label = pl.col(column).map_elements(named, return_dtype=pl.String)
     rows = runs.select("run_id", "model", "dataset", amount=column, label=label)
     base = alt.Chart(rows).encode(
         y=alt.Y("run_id:N", title=None, sort=None, axis=alt.Axis(labelLimit=260, labelOverlap=False)),
-        x=alt.X("amount:Q", title=unit, axis=alt.Axis(tickCount=5, format="~s")),
-        tooltip=["run_id:N", "model:N", "dataset:N", alt.Tooltip("label:N", title=unit)],
+        x=alt.X("amount:Q", axis=None),
+        tooltip=["run_id:N", "model:N", "dataset:N", alt.Tooltip("label:N", title=column)],
     )
     words = base.mark_text(align="left", dx=5).encode(text="label:N")
     return Chart(column, title, base.mark_bar(color=BLUE, height=14) + words, caption)

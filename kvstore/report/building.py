@@ -23,6 +23,8 @@ from kvstore.report.reading import Query, replay
 from kvstore.report.recipe import Loaded, Recipe, load, read
 
 if TYPE_CHECKING:
+    import polars as pl
+
     from kvstore.store import Store
 
 
@@ -116,7 +118,7 @@ def _build(store: Store, recipe: Recipe) -> None:
         "seconds": round(time.monotonic() - started, 3),
         "label": loaded.label,
         "missing": [block.what for block in content.blocks if isinstance(block, Missing)],
-        "thumbnail": _thumbnail(content),
+        "thumbnail": _thumbnail([png for _, png in pictures.values()]),
         "pictures": {name: sha256 for name, (sha256, _) in pictures.items()},
         "calls": [answer.state() for answer in content.answers],
     }
@@ -125,12 +127,9 @@ def _build(store: Store, recipe: Recipe) -> None:
 
 
 def _content(store: Store, recipe: Recipe, loaded: Loaded, query: Query) -> page.Content:
-    import polars as pl
-
     blocks = list(loaded.build(query))
     _refuse_strangers(recipe.name, blocks)
-    shown = {run for answer in query.answers if "run_id" in answer.rows for run in answer.rows["run_id"]}
-    origins = query("provenance").filter(pl.col("run_id").is_in(sorted(shown)))
+    origins = _origins(query)
     drawn = [block for block in blocks if isinstance(block, Chart)]
     return page.Content(
         title=recipe.title,
@@ -145,6 +144,14 @@ def _content(store: Store, recipe: Recipe, loaded: Loaded, query: Query) -> page
         version=__version__,
         built_at=datetime.now(UTC),
     )
+
+
+def _origins(query: Query) -> pl.DataFrame:
+    """Provenance of the runs whose rows were read; of all runs where the rows name none."""
+    named = [answer.rows["run_id"] for answer in query.answers if "run_id" in answer.rows]
+    origins = query("provenance")
+    shown = {run for runs in named for run in runs}
+    return origins.filter(origins["run_id"].is_in(sorted(shown))) if named else origins
 
 
 def _refuse_strangers(report: str, blocks: list[Block]) -> None:
@@ -170,18 +177,22 @@ def _pictures(store: Store, report: str, content: page.Content) -> dict[str, tup
     found: dict[str, tuple[str, bytes]] = {}
     for chart in page.charts(content.blocks):
         spec = content.specs[chart.name]
-        sha256 = fingerprint([engine(), chart.title, spec])
+        sha256 = fingerprint([engine(), chart.title, chart.group, spec])
         kept = published.folder(report, last["key"]) / f"{chart.name}.png"
         same = last["pictures"].get(chart.name) == sha256 and kept.is_file()
-        found[chart.name] = (sha256, kept.read_bytes() if same else charts.picture(spec, chart.title))
+        found[chart.name] = (sha256, kept.read_bytes() if same else charts.picture(spec, chart))
     return found
 
 
-def _thumbnail(content: page.Content) -> str | None:
+def _thumbnail(pictures: list[bytes]) -> str | None:
     """The first chart, small, as a data address; None for a report without charts."""
-    for chart in page.charts(content.blocks):
-        png = charts.picture(content.specs[chart.name], chart.title, scale=0.75, width=520)
-        return "data:image/png;base64," + base64.b64encode(png).decode()
+    from PIL import Image
+
+    for png in pictures[:1]:
+        small, buffer = Image.open(io.BytesIO(png)).convert("RGB"), io.BytesIO()
+        small.thumbnail((520, 400))
+        small.save(buffer, "PNG", optimize=True)
+        return "data:image/png;base64," + base64.b64encode(buffer.getvalue()).decode()
     return None
 
 

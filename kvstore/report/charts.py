@@ -37,7 +37,14 @@ THEME: dict[str, Any] = {
         "gradientLength": 220,
     },
     "header": {"labelColor": "#1b1e23", "titleColor": "#1b1e23", "labelFontSize": 12},
-    "title": {"color": "#1b1e23", "fontSize": 14, "anchor": "start", "fontWeight": 600, "offset": 12},
+    "title": {
+        "color": "#1b1e23",
+        "fontSize": 14,
+        "anchor": "start",
+        "fontWeight": 600,
+        "offset": 12,
+        "subtitleColor": "#4a4f57",
+    },
     "range": {"category": [BLUE, ORANGE, GREEN, RED, "#8465c4", GREY]},
     "line": {"strokeWidth": 2.2},
 }
@@ -87,16 +94,17 @@ def _data(node: Any) -> Iterator[dict[str, Any]]:
                 yield from _data(part)
 
 
-def picture(spec: dict[str, Any], title: str, scale: float = 2.0, width: int = 720) -> bytes:
-    """A PNG on white; `scale` is pixels per CSS pixel, `width` stands in for the page's."""
+def picture(spec: dict[str, Any], chart: Chart) -> bytes:
+    """A PNG on white, under its title and group, at two pixels per CSS pixel."""
     import vl_convert
 
+    title = {"text": chart.title, "subtitle": chart.group} if chart.group else chart.title
     still = {**spec, "title": title, "background": "white"}
     if still.get("width") == "container":
-        still["width"] = width
+        still["width"] = 720
     still.setdefault("padding", 12)
     png: bytes = vl_convert.vegalite_to_png(
-        still, vl_version=_version(), scale=scale, config=THEME, allowed_base_urls=[]
+        still, vl_version=_version(), scale=2.0, config=THEME, allowed_base_urls=[]
     )
     return png
 

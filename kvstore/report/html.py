@@ -70,14 +70,17 @@ def table(rows: pl.DataFrame, headings: Mapping[str, str]) -> str:
         for c, n in zip(rows.columns, numeric, strict=True)
     )
     body = "\n".join(
-        "<tr>"
-        + "".join(_cell("td", shown(value), n) for value, n in zip(row, numeric, strict=True))
-        + "</tr>"
+        "<tr>" + "".join(map(_cell, ["td"] * len(row), _texts(rows.columns, row), numeric)) + "</tr>"
         for row in rows.iter_rows()
     )
     return (
         f'<div class="rows"><table>\n<thead><tr>{head}</tr></thead>\n<tbody>\n{body}\n</tbody></table></div>'
     )
+
+
+def _texts(columns: list[str], row: tuple[Any, ...]) -> list[str]:
+    """Every cell in words; a column named `bytes` as a size."""
+    return [size(v) if c.endswith("bytes") else shown(v) for c, v in zip(columns, row, strict=True)]
 
 
 def _cell(tag: str, text: str, number: bool) -> str:
