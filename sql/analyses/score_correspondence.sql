@@ -3,7 +3,7 @@
 -- 1000 resamples of the pairs, each a Poisson(1) weight per pair (Chamandy et al. 2012: the bootstrap's limit
 -- for many items; with n items its spread is about 1/(2n) wider), made from a hash, so that the figures never
 -- change, and shared by all layers and heads. A resample's figure is a ratio of two inner products: 200 pairs x
--- 128 image values take about a second on two cores, 12,234 pairs x 112 image values half a minute.
+-- 128 image values take a second on two cores, 12,234 pairs x 112 image values most of a minute and 2 GB.
 with pairs as (
     select * from pair_hits($run, [0.05, 0.10, 0.15])
 ),

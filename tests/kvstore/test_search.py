@@ -74,17 +74,12 @@ def test_an_image_is_named_by_id_file_or_content(made: Made, image: str) -> None
     assert search(made.store, Query(image, 2, 1, 0)) == search(made.store, Query("4", 2, 1, 0))
 
 
-def test_sql_finds_the_same(made: Made) -> None:
+def test_the_macro_finds_the_same_in_sql(made: Made) -> None:
     found = search(made.store, Query("2", 7, 1, 0, top=6))
     with made.store.connect() as con:
-        rows = con.execute(
-            "with q as (select value from patch_kv where run_id = 'run' and image_id = 2 and layer = 1"
-            " and head = 0 and patch = 7)"
-            " select image_id, patch, list_cosine_similarity(value::double[], (from q)::double[]) as s"
-            " from patch_kv where layer = 1 and head = 0 and image_id != 2 order by s desc limit 6"
-        ).fetchall()
+        rows = con.execute("from patch_neighbours('run', 2, 1, 0, 7, 'value', 6)").fetchall()
     assert [(n.image_id, n.patch) for n in found] == [row[:2] for row in rows]
-    assert [n.similarity for n in found] == pytest.approx([row[2] for row in rows], abs=1e-12)
+    assert [n.similarity for n in found] == pytest.approx([row[2] for row in rows], abs=1e-6)
 
 
 @pytest.mark.parametrize(
