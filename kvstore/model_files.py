@@ -175,6 +175,17 @@ def chat_template(folder: Path) -> str | None:
     return None
 
 
+def image_processor_type(folder: Path) -> str:
+    """Class of a folder's image processor, the name of a backend cut off."""
+    for name in ("preprocessor_config.json", "processor_config.json"):
+        found = _json(folder / name) if (folder / name).is_file() else {}
+        nested = found.get("image_processor")  # where transformers 5 saves it with its processor
+        kind = (nested if isinstance(nested, dict) else found).get("image_processor_type")
+        if kind is not None:
+            return str(kind).removesuffix("Fast").removesuffix("Pil")
+    return ""
+
+
 def processor_settings(folder: Path) -> dict[str, object]:
     """The arguments of the processor's class that processor_config.json holds."""
     path = folder / "processor_config.json"

@@ -208,15 +208,12 @@ def _folder(source: Source, *, weights: bool) -> Path:
 
 
 def _parts(folder: Path) -> tuple[Any, Any, Any]:
-    """Configuration, image processor and tokenizer of a folder.
-
-    The image processor's backend is always PIL's, so that pixels are the same with and without torchvision.
-    """
-    from transformers import AutoConfig, AutoImageProcessor, AutoTokenizer
+    """Configuration, image processor and tokenizer of a folder."""
+    from transformers import AutoConfig, AutoTokenizer
 
     loaders: dict[str, Callable[[], Any]] = {
         "config.json": lambda: AutoConfig.from_pretrained(folder),
-        "preprocessor_config.json": lambda: AutoImageProcessor.from_pretrained(folder, backend="pil"),
+        "preprocessor_config.json": lambda: _image_processor(folder),
         "tokenizer.json": lambda: AutoTokenizer.from_pretrained(folder),
     }
     parts = []
@@ -228,6 +225,20 @@ def _parts(folder: Path) -> tuple[Any, Any, Any]:
                 f"{folder / file} cannot be loaded: {str(error).strip().splitlines()[0]}"
             ) from error
     return parts[0], parts[1], parts[2]
+
+
+def _image_processor(folder: Path) -> Any:
+    """The image processor with PIL's backend: pixels are the same with and without torchvision.
+
+    It is looked up by its class, since the automatic class of older transformers asks for torchvision.
+    """
+    import transformers
+
+    name = model_files.image_processor_type(folder)
+    kind = getattr(transformers, f"{name}Pil", None)
+    if kind is None:
+        return transformers.AutoImageProcessor.from_pretrained(folder, backend="pil")
+    return kind.from_pretrained(folder)
 
 
 def _weights(folder: Path, device: str, dtype: str) -> Any:
