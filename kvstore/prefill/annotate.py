@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 import pyarrow as pa
 
 from kvstore.contracts import Annotations, Dataset, Pair
+from kvstore.errors import ImageError
 from kvstore.prefill.record import insert
 from kvstore.prefill.survey import Seen
 
@@ -19,18 +21,26 @@ Rows = dict[str, list[dict[str, Any]]]
 _BOX = ("x0", "y0", "x1", "y1")
 
 
-def collect(dataset: Dataset, seen: Sequence[Seen], have: set[str]) -> Rows:
-    """Rows of object, keypoint and caption of the images whose names are not in `have`, with their names."""
+def collect(dataset: Dataset, seen: Sequence[Seen], have: set[str]) -> tuple[Rows, list[Seen]]:
+    """Rows of object, keypoint and caption of the images whose names are not in `have`, with their names.
+
+    Also `seen` again, in which an image whose annotations do not fit its file now has that as its fault.
+    """
     rows: Rows = {"object": [], "keypoint": [], "caption": []}
+    judged = []
     for image in seen:
-        if image.header is None or image.name in have:
-            continue
-        record = dataset.images[image.position]
-        header = image.header
-        made = record.annotate(header.width, header.height, header.orientation)
-        for table, found in _rows(made).items():
-            rows[table].extend({"file": image.name, **row} for row in found)
-    return rows
+        header, verdict = image.header, image
+        if header is not None and image.fault is None and image.name not in have:
+            record = dataset.images[image.position]
+            try:
+                made = record.annotate(header.width, header.height, header.orientation)
+            except ImageError as fault:
+                verdict = replace(image, layout=None, fault=fault)
+            else:
+                for table, found in _rows(made).items():
+                    rows[table].extend({"file": image.name, **row} for row in found)
+        judged.append(verdict)
+    return rows, judged
 
 
 def _rows(made: Annotations) -> Rows:

@@ -125,11 +125,12 @@ class Engine:
         """Token ids [batch, length] and embeddings [batch, length, hidden], padded on the right."""
         head = len(self.prompt.head)
         length = head + max(len(image) for image in tokens)
-        ids = torch.full((len(tokens), length), self.prompt.image_token, device=self.device)
+        ids = self._head_ids[:1].repeat(len(tokens), length)  # padding is any text token
         ids[:, :head] = self._head_ids
         embeds = tokens[0].new_zeros(len(tokens), length, tokens[0].shape[-1])
         embeds[:, :head] = self._head_embeds
         for row, image in enumerate(tokens):
+            ids[row, head : head + len(image)] = self.prompt.image_token
             embeds[row, head : head + len(image)] = image
         return ids, embeds
 

@@ -193,7 +193,7 @@ class _Session:
     def _begin(self) -> None:
         """The run's tables as the catalog knows them; then the catalog with the run and its images."""
         versions = self._tables()
-        rows = annotate.collect(self.plan.dataset, self.seen, self._known_names())
+        rows, self.seen = annotate.collect(self.plan.dataset, self.seen, self._known_names())
         with self.store.publish() as con:
             record.begin(con, self.plan, self.run_id, self.seen, versions)
             dataset = record.dataset_id(con, self.plan)

@@ -200,7 +200,7 @@ def _images(con: DuckDBPyConnection, dataset: str, seen: Sequence[Seen]) -> None
             "bytes": image.bytes,
         }
         for image in seen
-        if image.header is not None
+        if image.header is not None and image.fault is None
     ]
     if not rows:
         return

@@ -114,7 +114,10 @@ def replace(path: Path, table: pa.Table) -> int:
     try:
         return int(
             lance.write_dataset(
-                table, str(path), mode="overwrite", data_storage_version=tables.FORMAT
+                table,
+                str(path),
+                mode="overwrite" if path.exists() else "create",
+                data_storage_version=tables.FORMAT,
             ).version
         )
     except OSError as error:
