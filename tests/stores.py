@@ -58,7 +58,7 @@ def make_store(
         }
         tables[run] = write_tables(store.lance, run, made.vectors[run], layers, image_ids)
     with store.publish() as con:
-        _fill_images(con, image_ids, grid, cell)
+        _fill_images(con, image_ids, heads, width, grid, cell)
         for run in runs:
             _fill_run(con, run, tables[run], image_ids, layers, sites, grid, cell, patches * images)
     return made
@@ -114,10 +114,13 @@ def _table(axes: dict[str, Sequence[int]], vectors: dict[str, Array]) -> pa.Tabl
     return pa.table(columns)
 
 
-def _fill_images(con: Any, image_ids: Sequence[int], grid: tuple[int, int], cell: int) -> None:
+def _fill_images(
+    con: Any, image_ids: Sequence[int], heads: int, width: int, grid: tuple[int, int], cell: int
+) -> None:
     con.execute(
         "insert into model values ('model', 'model', 'model', 'r0', 'llava_onevision', 'Nothing',"
-        " 28, 28, 4, 8, 8, 32, 12, 16, 1000, '{}')"
+        " 28, 28, $heads, $width, $width, 32, 12, 16, 1000, '{}')",
+        {"heads": heads, "width": width},
     )
     con.execute(
         "insert into dataset (dataset_id, name, split, fingerprint, images)"

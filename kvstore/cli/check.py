@@ -19,9 +19,11 @@ def command(
     Example: kvstore check --store ./s
     """
     from kvstore.cli import output
+    from kvstore.cli.interrupts import ending_at_once
     from kvstore.store import Store
 
-    found = Store.open(store).check()
+    with ending_at_once():
+        found = Store.open(store).check()
     records = [{"check": f.check, "rows": f.rows, "ok": f.ok, "a_row_is": f.grain} for f in found]
     output.write_records(records, ("check", "rows", "ok", "a_row_is"), format)
     for finding in found:

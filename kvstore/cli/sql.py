@@ -31,11 +31,12 @@ def command(
     """
     from kvstore import query
     from kvstore.cli import output
+    from kvstore.cli.interrupts import ending_at_once
     from kvstore.store import Store
 
     values = parameters(param or [])
     sql, values = _resolve(text, file, values)
-    with query.stream(Store.open(store), sql, values) as rows:
+    with ending_at_once(), query.stream(Store.open(store), sql, values) as rows:
         output.write(rows, format)
 
 

@@ -1,0 +1,275 @@
+"""The command line: formats, exit codes, errors in one line, the real DuckDB shell."""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+import os
+import signal
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pytest
+
+from kvstore import cli
+
+BIN = Path(sys.executable).parent
+KVSTORE = BIN / "kvstore"
+HOSTILE = [
+    'a,b\n"c"',
+    "=1+1",
+    "\x1b[31mred",
+    "é 漢字 \U0001f600",
+    "'; drop table run; --",
+    "",
+    "null",
+    "\\N\t|",
+]
+
+
+@pytest.fixture
+def run(capfd: Any, monkeypatch: Any) -> Any:
+    """`run("sql", ...)` in this process: exit code, stdout, stderr."""
+    monkeypatch.delenv("KVSTORE_STORE", raising=False)
+
+    def call(*args: object) -> tuple[int, str, str]:
+        with pytest.raises(SystemExit) as caught:
+            cli.main([str(arg) for arg in args])
+        said = capfd.readouterr()
+        return int(caught.value.code or 0), said.out, said.err
+
+    return call
+
+
+def process(*args: object, stdin: str | None = None, **env: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        list(map(str, args)), input=stdin, capture_output=True, text=True, env=os.environ | env, check=False
+    )
+
+
+# -------------------------------------------------------------------------------------------- frame
+
+
+def test_help_imports_nothing_heavy():
+    code = (
+        "import sys; from kvstore import cli\n"
+        "try: cli.main(['--help'])\n"
+        "except SystemExit: pass\n"
+        "heavy = {'torch', 'transformers', 'duckdb', 'lance', 'altair', 'pyarrow', 'rich'}\n"
+        "print(sorted(heavy & set(sys.modules)))"
+    )
+    done = process(sys.executable, "-c", code)
+    assert done.stdout.splitlines()[-1] == "[]"
+    for name in cli.COMMANDS:
+        assert f"  {name} " in done.stdout
+
+
+@pytest.mark.parametrize(
+    "name", [n for n in cli.COMMANDS if (Path(cli.__file__).parent / f"{n}.py").exists()]
+)
+def test_every_command_has_help_with_an_example(run, name):
+    code, out, _ = run(name, "--help")
+    assert code == 0
+    assert "Example" in out or name == "report"
+
+
+def test_a_mistake_is_one_line_with_the_nearest_name_and_exit_code_2(run, tmp_path):
+    for args, words in (
+        (["sqll"], "did you mean 'sql'"),
+        (["sql", "--store", tmp_path / "none", "select 1"], "no store at"),
+        (["ls", "analysis"], "did you mean 'analyses'"),
+        (["ls", "--formt", "csv"], "--formt"),
+        (["sql"], "give either"),
+        (["sql", "x", "-f", "y"], "give either"),
+        (["sql", "-f", tmp_path / "no.sql"], "no such file"),
+        (["runs", "--format", "xml"], "xml"),
+        (["ls", "--recipes", tmp_path / "none"], "no such folder"),
+    ):
+        code, out, err = run(*args)
+        assert (code, out) == (2, "")
+        assert err.startswith("kvstore: ")
+        assert err.count("\n") == 1
+        assert words in err
+
+
+def test_the_store_may_come_from_the_environment(make_store, run, monkeypatch):
+    monkeypatch.setenv("KVSTORE_STORE", str(make_store(runs=("from-env",)).store.root))
+    assert "from-env" in run("runs")[1]
+
+
+def test_a_reader_that_leaves_is_no_error(make_store):
+    store = make_store().store.root
+    command = f"{KVSTORE} sql --store {store} 'from range(1000000)' --format csv | head -2"
+    done = process("bash", "-c", command)
+    assert (done.stdout, done.stderr) == ("range\n0\n", "")
+
+
+def test_ctrl_c_ends_a_long_query_at_once_without_a_traceback(make_store):
+    store = make_store().store.root
+    command = [KVSTORE, "sql", "--store", store, "from range(10000000000000)", "--format", "csv"]
+    started = subprocess.Popen(command, stderr=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+    try:
+        assert started.stdout
+        assert started.stdout.readline() == "range\n"  # it runs
+        started.send_signal(signal.SIGINT)
+        _, err = started.communicate(timeout=30)
+        assert started.returncode == -signal.SIGINT  # which a shell reports as 130
+        assert err == ""
+    finally:
+        started.kill()
+
+
+@pytest.fixture
+def hostile(make_store: Any) -> Any:
+    store = make_store().store
+    with store.publish() as con:
+        for number, text in enumerate(HOSTILE):
+            con.execute("insert into caption values ('set', 1, ?, ?)", [number, text])
+    return store.root
+
+
+CAPTIONS = "select number, text from caption order by number"
+
+
+def test_hostile_texts_come_back_from_csv_json_and_arrow(hostile, run):
+    rows = list(
+        csv.reader(io.StringIO(run("sql", "--store", hostile, CAPTIONS, "--format", "csv")[1], newline=""))
+    )
+    assert rows == [["number", "text"], *([str(i), text] for i, text in enumerate(HOSTILE))]
+    records = json.loads(run("sql", "--store", hostile, CAPTIONS, "--format", "json")[1])
+    assert records == [{"number": i, "text": text} for i, text in enumerate(HOSTILE)]
+    done = subprocess.run(
+        [KVSTORE, "sql", "--store", hostile, CAPTIONS, "--format", "arrow"], capture_output=True, check=True
+    )
+    assert pa.ipc.open_stream(done.stdout).read_all()["text"].to_pylist() == HOSTILE
+
+
+def test_a_table_shows_nothing_that_a_terminal_obeys(hostile, run):
+    out = run("sql", "--store", hostile, CAPTIONS)[1]
+    assert "\x1b" not in out
+    assert r"\x1b[31mred" in out
+    assert len(out.splitlines()) == 2 + len(HOSTILE)
+
+
+def test_only_a_table_is_cut_and_says_so(make_store, run):
+    store = make_store().store.root
+    _, out, err = run("sql", "--store", store, "select * from range(250)")
+    assert len(out.splitlines()) == 2 + 100
+    assert "first 100 rows" in err
+    for format, lines in (("csv", 251), ("json", 250)):  # noqa: A001
+        _, out, err = run("sql", "--store", store, "select * from range(250)", "--format", format)
+        assert (len(out.splitlines()), err) == (lines, "")
+
+
+def test_values_of_many_types_as_json(make_store, run):
+    text = (
+        "select 0.1::float as f, 'nan'::double as n, 170141183460469231731687303715884105727::hugeint as h,"
+        " 1.50::decimal(4, 2) as d, date '2026-01-02' as t, [1, null] as l, map {'a': 1} as m,"
+        " {'x': 1.5::float} as s, null as z, true as b, 'ab'::blob as y, 1 as a, 2 as a"
+    )
+    out = run("sql", "--store", make_store().store.root, text, "--format", "json")[1]
+    assert json.loads(out) == [
+        {"f": 0.1, "n": None, "h": 170141183460469231731687303715884105727, "d": 1.5, "t": "2026-01-02",
+         "l": [1, None], "m": {"a": 1}, "s": {"x": 1.5}, "z": None, "b": True, "y": "6162", "a": 1, "a_1": 2}
+    ]  # fmt: skip
+
+
+def test_sql_by_name_from_a_file_from_stdin_and_with_parameters(make_store, run, tmp_path):
+    store = make_store(runs=("a", "b")).store.root
+    out = run("sql", "--store", store, "runs", "-p", "run=b", "--format", "csv")[1]
+    assert [line.split(",")[0] for line in out.splitlines()] == ["run_id", "b"]
+    (tmp_path / "x.sql").write_text("select $n + 1 as m, $t as t, $u is null as u")
+    params = ("-p", "n=2", "-p", "t=a=b", "-p", "u=null")
+    assert (
+        run("sql", "--store", store, "-f", tmp_path / "x.sql", *params, "--format", "csv")[1]
+        == "m,t,u\n3,a=b,true\n"
+    )
+    done = process(KVSTORE, "sql", "--store", store, "-", "--format", "csv", stdin="select 7 as x")
+    assert done.stdout == "x\n7\n"
+    code, _, err = run("sql", "--store", store, "select nope from run where run_id = $r", "-p", "r=a")
+    assert code == 2
+    assert "select nope" in err
+    assert "$r = 'a'" in err
+
+
+# ----------------------------------------------------------------------------------------- the shell
+
+
+def test_the_shell_is_the_duckdb_cli_with_views_and_macros(make_store):
+    store = make_store(runs=("a", "b"), layers=(0, 3)).store.root
+    query = "select run_id, layer, count(*) as n from patch_kv group by all order by all limit 3;"
+    done = process(KVSTORE, "shell", "--store", store, "-csv", stdin=query)
+    assert done.stdout == "run_id,layer,n\na,0,72\na,3,72\nb,0,72\n"
+    done = process(
+        KVSTORE, "shell", "--store", store, "-csv", "-c", "select count(*) as n from patches('a', 1)"
+    )
+    assert (done.returncode, done.stdout) == (0, "n\n12\n")
+    done = process(KVSTORE, "shell", "--store", store, "-c", "delete from run")
+    assert done.returncode != 0
+    assert "read-only" in done.stderr
+
+
+def test_the_printed_init_opens_any_folder_in_a_bare_duckdb(make_store, tmp_path, run):
+    store = make_store(images=1).store.root
+    odd = store.rename(tmp_path / 'it\'s a "store"; --')
+    (tmp_path / "init.sql").write_text(run("shell", "--store", odd, "--print-init")[1])
+    (tmp_path / "elsewhere").mkdir()
+    done = subprocess.run(
+        [
+            BIN / "duckdb",
+            "-init",
+            tmp_path / "init.sql",
+            "-csv",
+            "-noheader",
+            "-c",
+            "select count(*) from patch_kv",
+        ],
+        cwd=tmp_path / "elsewhere",
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    assert done.stdout.splitlines()[-1] == "48"
+
+
+# -------------------------------------------------------------------------- check, drop, optimize, ls
+
+
+def test_check_tells_by_its_exit_code(make_store, run):
+    store = make_store().store
+    code, out, err = run("check", "--store", store.root, "--format", "json")
+    assert (code, err) == (0, "")
+    assert {record["ok"] for record in json.loads(out)} == {True}
+    with store.publish() as con:
+        con.execute("update run set images = 9")
+    code, out, err = run("check", "--store", store.root)
+    assert code == 1
+    assert "run_images: 1 rows, first: run_id=run, images=9, images_in_token_grid=3" in err
+
+
+def test_drop_asks_unless_told(make_store, run):
+    store = make_store(runs=("a", "b")).store.root
+    done = process(KVSTORE, "drop", "a", "--store", store, stdin="y\n")
+    assert done.returncode == 2
+    assert "--yes" in done.stderr
+    assert run("drop", "a", "--yes", "--store", store)[0] == 0
+    assert run("drop", "a", "--yes", "--store", store)[0] == 2
+    assert [r["run_id"] for r in json.loads(run("runs", "--store", store, "--format", "json")[1])] == ["b"]
+
+
+def test_ls_finds_a_users_recipes_too(run, tmp_path, monkeypatch):
+    (tmp_path / "sql" / "analyses").mkdir(parents=True)
+    (tmp_path / "sql" / "analyses" / "mine.sql").write_text("-- mine: one row per thing\nselect 1 as x")
+    from kvstore import recipes
+
+    monkeypatch.setattr(recipes, "__path__", list(recipes.__path__))
+    monkeypatch.setenv("KVSTORE_RECIPES", "")
+    monkeypatch.delenv("KVSTORE_RECIPES")
+    records = json.loads(run("ls", "analyses", "--recipes", tmp_path, "--format", "json")[1])
+    os.environ.pop("KVSTORE_RECIPES", None)
+    assert {"mine", "runs"} <= {record["name"] for record in records}
+    assert next(r["about"] for r in records if r["name"] == "mine") == "one row per thing"
