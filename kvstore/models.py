@@ -271,7 +271,7 @@ def _describe(config: Any, image_processor: Any) -> dict[str, Any]:
         "key_dim": head_dim,
         "value_dim": head_dim,
         "hidden_dim": text.hidden_size,
-        "encoder_layers": vision.num_hidden_layers,
+        "encoder_layers": getattr(vision, "num_hidden_layers", None) or vision.depth,
         "encoder_dim": vision.hidden_size,
         "parameters": _parameters(config),
         "processor": json.dumps(settings, sort_keys=True, default=str),

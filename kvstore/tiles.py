@@ -51,9 +51,7 @@ def encode(model: Any, batch: Sequence[Inputs], encoder_layers: Sequence[int], p
     inner = model.model
     counts = [item.pixels.shape[0] for item in batch]
     pixels = torch.cat([item.pixels for item in batch]).to(inner.vision_tower.dtype)
-    # a list keeps only the states asked for (older transformers take it as "all")
-    wanted = sorted({*encoder_layers, *_feature_layers(model.config)})
-    states = inner.vision_tower(pixels, output_hidden_states=wanted, return_dict=True).hidden_states
+    states = inner.vision_tower(pixels, output_hidden_states=True, return_dict=True).hidden_states
     features = inner.multi_modal_projector(_selected(model.config, states))
     encoder: list[dict[int, torch.Tensor]] = [{} for _ in batch]
     for layer in encoder_layers:
@@ -71,9 +69,10 @@ def _selected(config: Any, states: Sequence[torch.Tensor]) -> torch.Tensor:
 
 
 def _feature_layers(config: Any) -> list[int]:
-    """Indices of the hidden states that the projector takes, as the configuration counts them."""
+    """Indices of the hidden states that the projector takes, counted from the embedding's output (0)."""
     layers = config.vision_feature_layer
-    return [layers] if isinstance(layers, int) else list(layers)
+    count = config.vision_config.num_hidden_layers + 1
+    return [layer % count for layer in ([layers] if isinstance(layers, int) else layers)]
 
 
 def _patches(config: Any, state: torch.Tensor) -> torch.Tensor:

@@ -54,7 +54,7 @@ def encode(model: Any, batch: Sequence[Inputs], encoder_layers: Sequence[int]) -
     tower = model.model.visual
     pixels = torch.cat([item.pixels for item in batch]).to(tower.dtype)
     grids = torch.stack([item.extra["grid_thw"] for item in batch]).to(pixels.device)
-    made = tower(pixels, grid_thw=grids, output_hidden_states=list(encoder_layers), return_dict=True)
+    made = tower(pixels, grid_thw=grids, output_hidden_states=bool(encoder_layers), return_dict=True)
     counts = [item.layout.tokens for item in batch]
     encoder: list[dict[int, torch.Tensor]] = [{} for _ in batch]
     for layer in encoder_layers:
