@@ -7,6 +7,7 @@ that the key is nearly the same whatever the image shows; near 1, that it is all
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator
 from typing import Any
 
@@ -59,15 +60,16 @@ def _run(query: Query, run: str, rows: pl.DataFrame) -> Iterator[Block]:
 
 HEAT = (
     "Dark: input-agnostic, the key is nearly constant over images; bright: the key follows the image."
-    " Logarithmic colours; shares under 10⁻⁶ are drawn as 10⁻⁶. n = {n:,} images."
+    " Logarithmic colours up to 1; shares under 10⁻⁶ are drawn as 10⁻⁶. n = {n:,} images."
 )
 CURVE = (
     "Faint lines: single heads; strong line: their mean. Logarithmic axis. The tooltip gives the 10th and"
     " 90th percentile over patch positions. n = {n:,} images."
 )
 PLACES = (
-    "The heads with the smallest share, smallest first, laid out as the image is: row by row from its top"
-    " left. Single bright or dark cells are positions that behave unlike their head."
+    "The heads with the smallest share, smallest first, laid out as the image is, row by row from its"
+    " top left; the colours span their own range. Single bright or dark cells are positions unlike their"
+    " head."
 )
 
 
@@ -75,10 +77,14 @@ def _least(rows: pl.DataFrame, column: str) -> Any:
     return rows.select(pl.min(column)).item()
 
 
-def _colour(rows: pl.DataFrame) -> alt.Color:
-    low, high = _least(rows, "drawn"), max(rows.select(pl.max("drawn")).item(), 2 * FLOOR)
+def _decade(rows: pl.DataFrame) -> float:
+    """The power of ten below every share, 0.1 at most, so that a narrow range is not blown up."""
+    return float(min(0.1, 10.0 ** math.floor(math.log10(_least(rows, "drawn")) + 1e-9)))
+
+
+def _colour(low: float, high: float) -> alt.Color:
     ticks = [digit * 10.0**power for power in range(-6, 1) for digit in (1, 2, 5)]
-    named = [tick for tick in ticks if low <= tick <= high]
+    named = [tick for tick in ticks if low * 0.999 <= tick <= high * 1.001]
     named = [tick for tick in named if f"{tick:.0e}"[0] == "1"] if len(named) > 7 else named
     legend = alt.Legend(
         format="~g",
@@ -105,7 +111,7 @@ def _heat(rows: pl.DataFrame) -> alt.Chart:
         .encode(
             x=alt.X("layer:O", axis=axis),
             y=alt.Y("head:O", title="KV head", axis=axis),
-            color=_colour(rows),
+            color=_colour(_decade(rows), 1.0),
             tooltip=_told(),
         )
     )
@@ -116,7 +122,7 @@ def _curve(rows: pl.DataFrame) -> alt.LayerChart:
     y = alt.Y(
         "drawn:Q",
         title=SHARE,
-        scale=alt.Scale(type="log", nice=False),
+        scale=alt.Scale(type="log", domain=[_decade(rows), 1.0]),
         axis=alt.Axis(format="~g", tickCount=5),
     )
     heads = alt.Chart(rows).mark_line(
@@ -145,7 +151,7 @@ def _map(rows: pl.DataFrame) -> alt.FacetChart:
     cell = base.encode(
         x=alt.X("column:O", axis=axis),
         y=alt.Y("row:O", axis=axis),
-        color=_colour(rows),
+        color=_colour(_least(rows, "drawn"), max(rows.select(pl.max("drawn")).item(), 2 * FLOOR)),
         tooltip=["row:Q", "column:Q", alt.Tooltip("share:Q", format=".3g"), "images:Q"],
     )
     facet = alt.Facet("title:N", title=None, sort=alt.SortField("order"), header=alt.Header(labelPadding=4))

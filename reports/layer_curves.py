@@ -12,13 +12,18 @@ from collections.abc import Iterator
 import altair as alt
 import polars as pl
 
-from kvstore.report import BLUE, GREY, ORANGE, RED, Block, Chart, Missing, Query
+from kvstore.report import BLUE, GREY, ORANGE, RED, Block, Chart, Missing, Query, Table
 
 LABEL = "observational"
 PROTOCOL = (
     "each score is over the items of its probe with a bootstrap 95 % interval over items; the best head of a"
     " layer is chosen on the same items it is scored on, so its curve is the upper envelope of the heads."
 )
+HELD_OUT = (
+    "The layer and head with the highest PCK on one half of the pairs, and their PCK on the other half, which"
+    " had no part in the choice; pairs: how many are in that other half."
+)
+BEST = {"alpha": "α", "chosen_on": "PCK, half that chose", "value": "PCK, other half"}
 CAPTION = (
     "Faint lines: single heads. Strong line with dots: the layer's best head; band: its bootstrap 95 %"
     " interval. Dashed line of the same colour: all heads of the layer concatenated, where scored."
@@ -30,10 +35,18 @@ CAPTION = (
 def build(query: Query) -> Iterator[Block]:
     scores = query("layer_scores")
     if scores.is_empty():
-        yield Missing("No probe has been scored in this store yet.", "kvstore probe correspondence --run RUN")
+        runs = query("provenance")["run_id"]
+        command = f"kvstore probe correspondence --run {runs[0]}" if len(runs) else "kvstore ingest shapes"
+        yield Missing("No probe has been scored in this store yet.", command)
         return
-    for (run, probe, metric), rows in scores.group_by("run_id", "probe", "metric", maintain_order=True):
-        yield _panel(str(run), str(probe), str(metric), rows)
+    for (run,), rows in scores.group_by("run_id", maintain_order=True):
+        for (probe, metric), part in rows.group_by("probe", "metric", maintain_order=True):
+            yield _panel(str(run), str(probe), str(metric), part)
+        best = query("pck_best", run=run).drop("run_id")
+        if best.height:
+            yield Table(
+                "Best layer and head of correspondence, held out", best, HELD_OUT, BEST, group=str(run)
+            )
 
 
 def _panel(run: str, probe: str, metric: str, rows: pl.DataFrame) -> Chart:

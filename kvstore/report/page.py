@@ -66,7 +66,7 @@ def _grouped(content: Content, files: str) -> list[str]:
     """Blocks of no group as they come; the others under a choice of group where there are several."""
     groups = list(dict.fromkeys(block.group for block in content.blocks if block.group))
     parts, open_group = [], ""
-    chooser_due = len(groups) > 1
+    chooser_due = bool(groups)
     for block in content.blocks:
         if block.group != open_group:
             parts.append("</section>" if open_group else "")
@@ -80,9 +80,12 @@ def _grouped(content: Content, files: str) -> list[str]:
 
 
 def _chooser(groups: list[str]) -> str:
+    """What the sections below are of; a choice where there are several."""
     options = "".join(f"<option>{escape(group)}</option>" for group in groups)
+    if len(groups) == 1:
+        return f'<div class="chooser">Run <strong>{escape(groups[0])}</strong></div>'
     choice = f'<select id="group" autocomplete="off">{options}</select>'
-    return f'<div class="chooser"><label>Show {choice}</label></div>'
+    return f'<div class="chooser"><label>Run {choice}</label></div>'
 
 
 def _section(group: str, groups: int) -> str:
