@@ -27,7 +27,7 @@ from kvstore.prefill.options import Options
 from kvstore.prefill.plan import Plan, shape_of, windows
 from kvstore.prefill.rows import Stored
 from kvstore.prefill.survey import Seen, survey
-from kvstore.prefill.writing import WRITERS, Window, Writer
+from kvstore.prefill.writing import BUFFERS, WRITERS, Window, Writer
 from kvstore.vectors import schema as tables
 from kvstore.vectors import write
 
@@ -250,7 +250,7 @@ class _Session:
         prompt = Prompt(plan.head, model.image_token_id)
         engine = Engine(model.model, model.family, prompt, plan.shape, plan.options.pool, self.moments)
         pinned = self.device == "cuda"
-        buffers = [Buffer(plan.shape, "cpu", pinned) for _ in range(WRITERS + 1)]
+        buffers = [Buffer(plan.shape, "cpu", pinned) for _ in range(BUFFERS)]
         layers: dict[Site, tuple[int, ...]] = dict.fromkeys(widths(plan.shape), plan.shape.layers) | {
             "input": (0,),
             "encoder": plan.shape.encoder_layers,

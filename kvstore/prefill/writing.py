@@ -1,7 +1,8 @@
-"""Windows to disk beside the prefill: two threads write fragments, one thread commits them in order.
+"""Windows to disk beside the prefill: some threads write fragments, one thread commits them in order.
 
-Two writers keep a disk busy that one does not (measured: DESIGN.md). A commit makes fragments visible in
-Lance first and then publishes the catalog; what is visible in Lance only is taken back by the next session.
+A writer gives its buffer back when the window is written, and then waits for the disk; so some threads wait
+while others write, and the disk is never idle. A commit makes fragments visible in Lance first and then
+publishes the catalog; what is visible in Lance only is taken back by the next session.
 """
 
 from __future__ import annotations
@@ -21,9 +22,11 @@ from kvstore.prefill.blocks import Buffer
 from kvstore.prefill.record import Progress
 from kvstore.prefill.rows import Layers, Stored, record_batches
 from kvstore.vectors import schema as tables
-from kvstore.vectors.write import commit, write_fragment
+from kvstore.vectors.write import commit, sync, write_fragment
 
-WRITERS = 2
+WRITERS = 4
+#: Windows in memory: one being filled, one being finished by the device, one being written.
+BUFFERS = 3
 #: Seconds between commits at least; more where committing is slow, so that it takes a twentieth of the time.
 INTERVAL = 2.0
 
@@ -108,8 +111,10 @@ class Writer:
                 path = tables.location(self.lance_dir, self.run_id, kind)
                 window.fragments[kind] = write_fragment(path, schema, blocks) if window.images else []
         finally:
-            self.busy += time.perf_counter() - start
             self._free.put(window.buffer)
+        for kind, fragments in window.fragments.items():
+            sync(tables.location(self.lance_dir, self.run_id, kind), fragments)
+        self.busy += time.perf_counter() - start
         return window
 
     # ------------------------------------------------------------------------------ committing
