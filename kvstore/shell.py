@@ -1,7 +1,6 @@
 """The real DuckDB command line, opened on a store.
 
-It opens in memory and attaches the catalog read-only: started with ``-readonly`` it could not attach a Lance
-folder ("Cannot launch in-memory database in read-only mode").
+It opens in memory, since ``-readonly`` wants a file, and attaches the catalog read-only.
 """
 
 from __future__ import annotations

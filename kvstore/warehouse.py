@@ -1,8 +1,12 @@
 """The DuckDB side of a store: opening a snapshot to read, and a private copy of the catalog to change.
 
-Views over Lance tables are made from table `run`. Making a view binds what it reads; while the catalog is
-changed, empty stand-ins of the same types take the place of the Lance tables, so that a publish neither
-loads the extension (0.8 s, most of it DuckDB's check of its signature) nor depends on any run's files.
+Views over Lance tables are made from table `run`. They scan a run's files by the path in the variable
+`kvstore_lance`, which whoever opens the store sets: so a store can be moved, and nothing that can be written
+is attached. (A folder attached with `type lance` can: `drop table` there deletes a run's vectors.)
+
+Making a view binds what it reads; while the catalog is changed, an empty stand-in of the same types takes
+the scan's place, so that a publish neither loads the extension (0.8 s, most of it DuckDB's check of its
+signature) nor depends on any run's files.
 """
 
 from __future__ import annotations
@@ -46,6 +50,8 @@ TABLES: dict[str, dict[str, str]] = {
 }
 #: Column of a Lance table -> site that must be in `run.sites` for it to be there.
 _SITE_OF = {"key": "key", "key_norm": "key", "value": "value", "value_norm": "value"}
+#: The extension's scan of one Lance table by its path; what its own replacement of `from 'x.lance'` calls.
+_SCAN = "__lance_scan"
 
 _verified = False  # DuckDB has checked the extension's signature in this process
 
@@ -53,11 +59,6 @@ _verified = False  # DuckDB has checked the extension's signature in this proces
 def text(value: object) -> str:
     """An SQL text literal; the only places that need one are names of files, which take no parameter."""
     return "'" + str(value).replace("'", "''") + "'"
-
-
-def identifier(name: str) -> str:
-    """A quoted SQL identifier."""
-    return '"' + name.replace('"', '""') + '"'
 
 
 def extension() -> Path:
@@ -100,7 +101,7 @@ def attach_statements(catalog: Path, lance: Path) -> list[str]:
     return [
         f"load {text(extension())}",
         f"attach {text(catalog)} as kvstore (read_only)",
-        f"attach {text(lance)} as kv (type lance)",
+        f"set variable kvstore_lance = {text(lance)}",
         "use kvstore",
     ]
 
@@ -128,22 +129,19 @@ def create_tables(con: duckdb.DuckDBPyConnection) -> None:
 
 def _define(con: duckdb.DuckDBPyConnection) -> None:
     """Make the views over all runs' Lance tables, then the macros, which read the views."""
-    con.execute("attach ':memory:' as kv")
+    columns = {name: kind for table in TABLES.values() for name, kind in table.items()}
+    nothing = ", ".join(f"null::{kind} as {name}" for name, kind in columns.items())
+    con.execute(f"create temp macro {_SCAN}(path) as table select {nothing} where false")
     runs: list[tuple[str, list[str], list[str]]] = con.execute(
         "select run_id, sites, map_keys(versions) from run order by run_id"
     ).fetchall()
     held = {table: [(run, sites) for run, sites, tables in runs if table in tables] for table in TABLES}
-    for table, branches in held.items():
-        columns = ", ".join(f"{name} {kind}" for name, kind in TABLES[table].items())
-        for run_id, _ in branches:
-            con.execute(f"create table kv.main.{identifier(f'{run_id}.{table}')} ({columns})")
-    con.execute("begin")  # DuckDB writes to one database in a transaction, so the stand-ins come before it
+    con.execute("begin")  # DuckDB writes to one database in a transaction, so the stand-in comes before it
     for table, branches in held.items():
         con.execute(_view(table, branches))
     for name in ("views.sql", "macros.sql", "figures.sql"):
         con.execute((recipes.SHIPPED / "sql" / name).read_text(encoding="utf-8"))
     con.execute("commit")
-    con.execute("detach kv")
 
 
 def _view(table: str, runs: Sequence[tuple[str, Sequence[str]]]) -> str:
@@ -164,5 +162,5 @@ def _branch(table: str, run_id: str, sites: Sequence[str]) -> str:
         else name
         for name, kind in TABLES[table].items()
     ]
-    source = identifier(f"{run_id}.{table}")
-    return f"select {text(run_id)} as run_id, {', '.join(columns)} from kv.main.{source}"
+    path = f"getvariable('kvstore_lance') || {text(f'/{run_id}.{table}.lance')}"
+    return f"select {text(run_id)} as run_id, {', '.join(columns)} from {_SCAN}({path})"

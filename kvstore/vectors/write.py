@@ -167,7 +167,7 @@ def optimize(lance_dir: Path, run_id: str, *, compact: bool = True) -> dict[str,
 
 
 def _index_images(dataset: Any) -> None:
-    if any(index["fields"] == ["image_id"] for index in dataset.list_indices()):
+    if any(index.field_names == ["image_id"] for index in dataset.describe_indices()):
         dataset.optimize.optimize_indices()
     else:
         dataset.create_scalar_index("image_id", "ZONEMAP")

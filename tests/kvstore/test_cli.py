@@ -236,6 +236,26 @@ def test_the_printed_init_opens_any_folder_in_a_bare_duckdb(make_store, tmp_path
     assert done.stdout.splitlines()[-1] == "48"
 
 
+HARM = (
+    'drop table kv.main."run.patch_kv"; drop table run; drop view patch_kv; delete from run; truncate run;'
+    " insert into run select * from run; update run set images = 0; copy run from '/dev/null';"
+    " delete from patch_kv; create table mine as select 1;"
+)
+
+
+def test_neither_shell_can_harm_the_store(make_store, tmp_path, run):
+    store = make_store(images=1).store.root
+    (tmp_path / "init.sql").write_text(run("shell", "--store", store, "--print-init")[1])
+    before = {path: path.read_bytes() for path in store.rglob("*") if path.is_file()}
+    for shell in ((KVSTORE, "shell", "--store", store), (BIN / "duckdb", "-init", tmp_path / "init.sql")):
+        done = process(
+            *shell, "-csv", "-noheader", stdin=HARM.replace(";", ";\n") + "select count(*) from patch_kv;"
+        )
+        assert done.stdout.splitlines()[-1] == "48"
+        assert done.stderr.count("Error:") == HARM.count(";")
+    assert {path: path.read_bytes() for path in store.rglob("*") if path.is_file()} == before
+
+
 # -------------------------------------------------------------------------- check, drop, optimize, ls
 
 

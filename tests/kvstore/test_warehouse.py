@@ -2,6 +2,11 @@
 
 from __future__ import annotations
 
+import re
+from collections.abc import Iterator
+from pathlib import Path
+
+import duckdb
 import numpy as np
 import pytest
 
@@ -100,9 +105,63 @@ def test_every_table_view_column_and_macro_has_a_comment(make_store):
         ).fetchone() > (150,)
 
 
-def test_the_catalog_cannot_be_written_through_a_reader(make_store):
-    with make_store().store.connect() as con, pytest.raises(Exception, match="read-only"):
-        con.execute("delete from run")
+def harms() -> Iterator[str]:
+    """What deletes, adds or changes rows, tried on every table, every view and a run's Lance table."""
+    vectors = ("patch_kv", 'kv.main."run.patch_kv"', 'kv."run.patch_kv"', '"run.patch_kv"')
+    for name in (*vectors, *warehouse.TABLES, "run", "image", "token_grid", "match", "score", "store"):
+        yield f"drop table {name}"
+        yield f"drop view {name}"
+        yield f"delete from {name}"
+        yield f"insert into {name} select * from {name}"
+        yield f"update {name} set image_id = 0"
+        yield f"truncate {name}"
+        yield f"alter table {name} rename to gone"
+    yield "create or replace view kvstore.patch_kv as select 1"
+    yield "create or replace table kvstore.run as select 1 as run_id"
+    yield "copy kvstore.run from '/dev/null'"
+    yield "drop schema kvstore.main cascade"
+
+
+def test_a_reader_can_harm_nothing(make_store):
+    made = make_store(sites=("value", "key", "input", "encoder"))
+    before = files(made.store.root)
+    with made.store.connect() as con:
+        for statement in harms():
+            with pytest.raises(duckdb.Error):
+                con.execute(statement)
+        assert con.execute("select count(*) from patch_kv").fetchone() == (144,)
+    assert files(made.store.root) == before
+
+
+def files(root: Path) -> dict[str, bytes]:
+    """Every file under a folder and its bytes."""
+    return {str(path.relative_to(root)): path.read_bytes() for path in root.rglob("*") if path.is_file()}
+
+
+def test_nothing_that_can_be_written_is_attached(make_store):
+    with make_store().store.connect() as con:
+        attached = con.execute(
+            "select database_name, type, readonly from duckdb_databases() where not internal order by all"
+        ).fetchall()
+    assert attached == [("kvstore", "duckdb", True), ("memory", "duckdb", False)]
+
+
+def test_the_catalog_names_no_folder(make_store):
+    made = make_store()
+    moved = Store.open(made.store.root.rename(made.store.root.with_name("moved")))
+    with moved.connect() as con:
+        assert con.execute("select count(*) from patch_kv").fetchone() == (144,)
+        views = con.execute("select string_agg(sql) from duckdb_views() where not internal").fetchone()
+    assert views
+    assert str(made.store.root.parent) not in views[0]
+
+
+def test_a_filter_on_one_image_uses_the_zone_map(make_store):
+    with make_store().store.connect() as con:
+        plan = con.execute(
+            "explain select value from patch_kv where run_id = 'run' and image_id = 3 and layer = 1"
+        ).fetchall()[0][1]
+    assert "image_id_idx" in re.sub(r"[^a-z_]", "", plan)
 
 
 def test_an_extension_of_another_duckdb_is_refused_with_the_remedy(monkeypatch):
