@@ -8,7 +8,7 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from difflib import SequenceMatcher
 from pathlib import Path
 from types import ModuleType
@@ -39,10 +39,12 @@ class Source:
 class Loaded:
     """A model ready for use, or (with `model` None) what the forecast needs of it.
 
-    `description` holds the columns of table `model`; `folder` is where its files lie on this machine.
+    `asked` is the name that was asked for; `description` holds the columns of table `model`; `folder` is where
+    its files lie on this machine.
     """
 
     name: str
+    asked: str
     source: str
     revision: str
     family: ModuleType
@@ -146,7 +148,28 @@ def choose_dtype(dtype: str | None, device: str) -> str:
 
 def load_config(name: str) -> Loaded:
     """All of a model but its weights: enough for token layouts, prompts and the forecast."""
-    return _load(name, None)
+    source = resolve(name)
+    folder = _folder(source, weights=False)
+    family_name, family = _family_of(model_files.read_config(folder).get("model_type"), folder)
+    config, image_processor, tokenizer = _parts(folder)
+    template = model_files.chat_template(folder) or tokenizer.chat_template
+    if not isinstance(template, str):
+        raise ModelError(f"'{folder}' has no chat template (chat_template.jinja); prompts need one")
+    return Loaded(
+        name=Path(source.location).name if source.kind == "folder" else name,
+        asked=name,
+        source=source.location,
+        revision=model_files.revision(folder),
+        family=family,
+        family_name=family_name,
+        folder=folder,
+        config=config,
+        model=None,
+        image_processor=image_processor,
+        tokenizer=tokenizer,
+        chat_template=template,
+        description=_describe(config, image_processor),
+    )
 
 
 def load(name: str, device: str | None = None, dtype: str | None = None) -> Loaded:
@@ -154,41 +177,23 @@ def load(name: str, device: str | None = None, dtype: str | None = None) -> Load
 
     Raises `ModelError` when it cannot be had, or is too large to be run on the CPU unasked.
     """
-    chosen = choose_device(device)
-    return _load(name, (chosen, choose_dtype(dtype, chosen), device is not None))
+    loaded, chosen = load_config(name), choose_device(device)
+    check_size(loaded, chosen, asked=device is not None)
+    return with_weights(loaded, chosen, choose_dtype(dtype, chosen))
 
 
-def _load(name: str, place: tuple[str, str, bool] | None) -> Loaded:
-    source = resolve(name)
-    folder = _folder(source, weights=False)
-    family_name, family = _family_of(model_files.read_config(folder).get("model_type"), folder)
-    config, image_processor, tokenizer = _parts(folder)
-    description = _describe(config, image_processor)
-    model = None
-    if place is not None:
-        device, dtype, asked = place
-        if description["parameters"] > _LARGE and device == "cpu" and not asked:
-            raise ModelError(_too_large(name, description["parameters"], family.TINY))
-        folder = _folder(source, weights=True)
-        model_files.check_weights(folder)
-        model = _weights(folder, device, dtype)
-    template = model_files.chat_template(folder) or tokenizer.chat_template
-    if not isinstance(template, str):
-        raise ModelError(f"'{folder}' has no chat template (chat_template.jinja); prompts need one")
-    return Loaded(
-        name=Path(source.location).name if source.kind == "folder" else name,
-        source=source.location,
-        revision=model_files.revision(folder),
-        family=family,
-        family_name=family_name,
-        folder=folder,
-        config=config,
-        model=model,
-        image_processor=image_processor,
-        tokenizer=tokenizer,
-        chat_template=template,
-        description=description,
-    )
+def check_size(loaded: Loaded, device: str, *, asked: bool) -> None:
+    """Raise `ModelError` for a large model on a CPU that was not asked for."""
+    parameters = loaded.description["parameters"]
+    if parameters > _LARGE and device == "cpu" and not asked:
+        raise ModelError(_too_large(loaded.name, parameters, loaded.family.TINY))
+
+
+def with_weights(loaded: Loaded, device: str, dtype: str) -> Loaded:
+    """A model of which all else is loaded, with its weights; `ModelError` when they cannot be had."""
+    folder = _folder(resolve(loaded.asked), weights=True)
+    model_files.check_weights(folder)
+    return replace(loaded, model=_weights(folder, device, dtype))
 
 
 def _too_large(name: str, parameters: int, tiny: str) -> str:
