@@ -31,7 +31,7 @@ class UnknownNameError(KvstoreError):
     def __init__(self, what: str, name: str, known: Iterable[str], hint: str = "") -> None:
         names = sorted(known)
         near = difflib.get_close_matches(name, names, n=1, cutoff=0.5)
-        meant = f"; did you mean '{near[0]}'?" if near else ""
+        meant = f"; did you mean '{near[0]}'?" if near else "."
         listed = ", ".join(names[:20]) + (", ..." if len(names) > 20 else "") if names else "none"
         super().__init__(f"no {what} named '{name}'{meant} Known: {listed}." + (f" {hint}" if hint else ""))
         self.what, self.name, self.nearest = what, name, near[0] if near else None

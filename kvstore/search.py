@@ -120,7 +120,8 @@ def _vector(store: Store, run_id: str, site: Site, query: Query, image: int) -> 
         if query.head is not None:
             raise UsageError(f"site '{site}' has no heads; leave --head out")
     elif query.head is None or not 0 <= query.head < heads:
-        raise UsageError(f"--head must be 0 to {heads - 1} for site '{site}', not {query.head}")
+        got = "was not given" if query.head is None else f"is {query.head}"
+        raise UsageError(f"--head must be 0 to {heads - 1} for site '{site}'; it {got}")
     if not 0 <= query.patch < patches:
         raise UsageError(f"--patch must be 0 to {patches - 1} for image {image}, not {query.patch}")
     vector: np.ndarray[Any, Any] = block[query.head or 0, query.patch].astype(np.float32)

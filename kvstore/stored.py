@@ -17,8 +17,10 @@ def only_run(con: duckdb.DuckDBPyConnection, run_id: str | None) -> str:
     runs = [str(name) for (name,) in con.execute("select run_id from run order by run_id").fetchall()]
     if run_id is None and len(runs) == 1:
         return runs[0]
+    if not runs:
+        raise UsageError("the store has no run yet; `kvstore ingest shapes` makes one.")
     if run_id is None:
-        raise UsageError(f"the store has {len(runs)} runs; choose with --run: {', '.join(runs) or 'none'}.")
+        raise UsageError(f"the store has {len(runs)} runs; choose with --run: {', '.join(runs)}.")
     if run_id not in runs:
         raise UnknownNameError("run", run_id, runs, "See `kvstore runs`.")
     return run_id

@@ -21,7 +21,7 @@ SPEEDS = {"images_per_s": "images/s", "tokens_per_s": "tokens/s", "mb_per_s": "M
 
 
 def build(query: Query) -> Iterator[Block]:
-    runs = query("run_summary")
+    runs = query("runs")
     if runs.is_empty():
         yield Missing("This store holds no run yet.", "kvstore ingest shapes")
         return
@@ -40,7 +40,7 @@ def build(query: Query) -> Iterator[Block]:
         " others waited for.",
         {"run_id": "run", **SPEEDS},
     )
-    refused = query("quarantine_summary")
+    refused = query("quarantine")
     if refused.height:
         yield Table("Refused images", refused, "The next ingest tries each of them again.", {"run_id": "run"})
     yield Table(

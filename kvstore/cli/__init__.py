@@ -11,7 +11,9 @@ import importlib.util
 import os
 import sys
 from collections.abc import Sequence
-from typing import Any
+from typing import Annotated, Any
+
+import typer
 
 from kvstore.errors import KvstoreError, UnknownNameError
 
@@ -45,8 +47,6 @@ def main(args: Sequence[str] | None = None) -> None:
 
 def _guarded(args: list[str]) -> int:
     """Run; a user's mistake is a line on stderr, any other exception a bug with its traceback."""
-    import typer
-
     try:
         called = args[0] if args else "--help"
         if not called.startswith("-") and called not in COMMANDS:
@@ -65,16 +65,14 @@ def _guarded(args: list[str]) -> int:
 
 
 def _application(called: str) -> Any:
-    import typer
-
     app = typer.Typer(
         help="A feature store and SQL warehouse for the visual key-value vectors inside multimodal language"
-        " models.",
+        " models.\n\nExample: kvstore ingest shapes --model tiny-onevision --limit 20 --store ./s",
         add_completion=False,
         pretty_exceptions_enable=False,
         rich_markup_mode=None,
     )
-    app.callback(invoke_without_command=True)(_root)
+    app.callback()(_root)
     for name in (called,) if called in COMMANDS else COMMANDS:
         if importlib.util.find_spec(f"kvstore.cli.{name}") is None:
             continue
@@ -86,11 +84,20 @@ def _application(called: str) -> Any:
     return app
 
 
-def _root(version: bool = False) -> None:
-    if version:
+def _version(wanted: bool) -> None:
+    if wanted:
         from kvstore import __version__
 
         print(f"kvstore {__version__}")
+        raise typer.Exit()
+
+
+def _root(
+    version: Annotated[
+        bool, typer.Option("--version", callback=_version, is_eager=True, help="Show the version and exit.")
+    ] = False,
+) -> None:
+    pass
 
 
 def _say(message: str, code: int) -> int:

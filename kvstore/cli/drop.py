@@ -16,7 +16,7 @@ def command(
     store: StoreOption = STORE,
     recipes: RecipesOption = None,
 ) -> None:
-    """Remove a run: its vectors, its results, and images and models that no other run uses.
+    """Remove a run, and the images and models that no other run uses.
 
     Example: kvstore drop coco-tiny-onevision --yes
     """

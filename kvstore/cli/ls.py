@@ -17,7 +17,7 @@ def command(
     format: FormatOption = "table",  # noqa: A002
     recipes: RecipesOption = None,
 ) -> None:
-    """List data sets, models, benchmarks, probes, analyses and reports by name.
+    """List data sets, models, probes, analyses and reports by name.
 
     Example: kvstore ls analyses --format json
     """

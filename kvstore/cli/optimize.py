@@ -10,7 +10,9 @@ def command(
     store: StoreOption = STORE,
     recipes: RecipesOption = None,
 ) -> None:
-    """Compact each run's Lance tables, clean old versions and build zone maps; a busy run is left alone.
+    """Compact and index the runs' vectors, and clean old versions.
+
+    A run that is being ingested is left alone.
 
     Example: kvstore optimize --store ./s
     """

@@ -42,6 +42,3 @@ FormatOption = Annotated[
 
 #: Default of `StoreOption`.
 STORE = Path("kvdata")
-
-# Names that some commands use for the same two options.
-StoreFolder, Recipes = StoreOption, RecipesOption

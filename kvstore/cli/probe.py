@@ -25,9 +25,10 @@ def command(
     store: StoreOption = STORE,
     recipes: RecipesOption = None,
 ) -> None:
-    """Match patches, store the predictions and their figures, and print each site's best layer and head.
+    """Match patches and store the predictions and their figures.
 
-    The best is chosen on one half of the items and scored on the other. Doing it again replaces nothing.
+    Prints each site's best layer and head, chosen on one half of the items and scored on the other. Doing it
+    again replaces nothing.
 
     Example: kvstore probe correspondence --run shapes-tiny-onevision --site value --layers 0-27
     """

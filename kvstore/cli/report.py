@@ -15,7 +15,10 @@ from kvstore.cli.options import STORE, FormatOption, RecipesOption, StoreOption
 if TYPE_CHECKING:
     from kvstore.report import Outcome
 
-app = typer.Typer(help="Build reports from the store, and tell how fresh they are.")
+app = typer.Typer(
+    help="Build reports from the store, and tell how fresh they are.\n\n"
+    "Example: kvstore report build --store ./s"
+)
 
 
 @app.command("list")
@@ -42,7 +45,9 @@ def build(
     store: StoreOption = STORE,
     recipes: RecipesOption = None,
 ) -> None:
-    """Build reports whose inputs changed; pages go to <store>/reports. Exit code 1 when one fails.
+    """Build reports whose inputs changed, in <store>/reports.
+
+    Exit code 1 when one fails; its last good build is kept.
 
     Example: kvstore report build keys --store ./s
     """
@@ -73,7 +78,7 @@ def _told(outcome: Outcome) -> str:
 
 @app.command()
 def schedule(store: StoreOption = STORE, recipes: RecipesOption = None) -> None:
-    """Print a cron line and a systemd timer for a nightly build; nothing is installed.
+    """Print a cron line and a systemd timer; nothing is installed.
 
     Example: kvstore report schedule --store ./s
     """
@@ -88,7 +93,7 @@ def status(
     store: StoreOption = STORE,
     recipes: RecipesOption = None,
 ) -> None:
-    """Tell which reports are fresh, stale, missing or failed; exit code 1 unless all are fresh.
+    """Tell which reports are fresh; exit code 1 unless all are.
 
     Example: kvstore report status --store ./s --json
     """

@@ -24,7 +24,7 @@ def command(
     store: StoreOption = STORE,
     recipes: RecipesOption = None,
 ) -> None:
-    """List the runs; a run whose process died is marked as interrupted.
+    """List the runs, and mark those whose process died.
 
     Example: kvstore runs --store ./s --format json
     """

@@ -27,7 +27,9 @@ def command(
     store: StoreOption = STORE,
     recipes: RecipesOption = None,
 ) -> None:
-    """Find the patches of other images with the highest cosine similarity at the same site, layer and head.
+    """Find the patches of other images most similar to one patch.
+
+    By cosine similarity, at the same site, layer and head.
 
     Example: kvstore search --image 1 --patch 300 --layer 20 --head 0 --top 5
     """

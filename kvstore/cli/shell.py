@@ -22,9 +22,9 @@ def command(
     store: StoreOption = STORE,
     recipes: RecipesOption = None,
 ) -> None:
-    """Open the DuckDB shell on the store, read-only, with views, macros and the lance extension in place.
+    """Open the DuckDB shell on the store, read-only.
 
-    Further arguments go to duckdb.
+    Views, macros and the lance extension are in place. Further arguments go to duckdb.
 
     Example: echo "from run" | kvstore shell --store ./s -csv
     """

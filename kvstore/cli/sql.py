@@ -25,7 +25,7 @@ def command(
     store: StoreOption = STORE,
     recipes: RecipesOption = None,
 ) -> None:
-    """Run SQL on the store, read-only, or an analysis of sql/analyses by name.
+    """Run SQL, or an analysis by name, on the store, read-only.
 
     Example: kvstore sql "select * from run" --format csv
     """

@@ -182,9 +182,9 @@ def test_overview_counts_what_the_store_holds(store: Any) -> None:
                 "insert into quarantine (run_id, name, position, reason, detail) values (?, ?, ?, ?, ?)",
                 values,
             )
-    refused = frame(store, "quarantine_summary")
+    refused = frame(store, "quarantine")
     assert refused.select("images", "first_files").rows() == [(4, "b.jpg, a.jpg, d.jpg")]
-    assert frame(store, "run_summary").select("images", "quarantined").rows() == [(3, 4)]
+    assert frame(store, "runs").select("images", "quarantined").rows() == [(3, 4)]
     assert frame(store, "dataset_summary").select("images", "images_stored").rows() == [(3, 3)]
     (outcome,) = report.build(store, ["overview"])
     assert (outcome.result, outcome.error) == ("built", "")
