@@ -12,7 +12,7 @@ import os
 import re
 import shutil
 from collections.abc import Iterator
-from contextlib import AbstractContextManager, contextmanager
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -100,13 +100,18 @@ class Store:
             finally:
                 _remove_copy(copy)
 
-    def hold(self, run_id: str) -> AbstractContextManager[None]:
-        """The inter-process lock of a run; `StoreBusyError` says who holds it."""
+    @contextmanager
+    def hold(self, run_id: str) -> Iterator[None]:
+        """The inter-process lock of a run; `StoreBusyError` says who holds it.
+
+        Within, a full disk and a folder that cannot be written become a `StoreError`.
+        """
         if not _RUN_NAME.fullmatch(run_id):
             raise UsageError(
                 f"'{run_id}' is no run name; take a-z, 0-9, dot, dash, underscore: {run_name(run_id)}"
             )
-        return locks.hold(self._locks / f"run.{run_id}.lock", f"run {run_id}")
+        with _store_errors(self.root), locks.hold(self._locks / f"run.{run_id}.lock", f"run {run_id}"):
+            yield
 
     def runs(self) -> list[dict[str, Any]]:
         """Every run, a dict of table `run`'s columns each, by name."""
@@ -218,6 +223,10 @@ class Store:
     def _optimize(self, run_id: str) -> None:
         from kvstore import vectors
 
+        # What a killed ingest left in Lance alone must go before compaction makes it part of the run.
+        for run in self.runs():
+            if run["run_id"] == run_id:
+                vectors.rewind(self.lance, run_id, run["versions"])
         versions: dict[str, int] = vectors.optimize(self.lance, run_id)
         with self.publish() as con:
             con.execute(
@@ -273,7 +282,8 @@ def _store_errors(root: Path) -> Iterator[None]:
     try:
         yield
     except OSError as error:
-        if error.errno in (errno.ENOSPC, errno.EDQUOT):
+        # Lance has no errno, only the system's words.
+        if error.errno in (errno.ENOSPC, errno.EDQUOT) or "No space left" in str(error):
             raise _no_space(root) from error
         if error.errno in (errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOTDIR):
             raise StoreError(

@@ -14,19 +14,14 @@ from kvstore.cli.options import STORE, RecipesOption, StoreOption
 if TYPE_CHECKING:
     from kvstore.prefill.forecast import Forecast
     from kvstore.prefill.ingest import Meter, Outcome
-    from kvstore.prefill.plan import Plan
 
 #: Models to use when --model is not given, by data set; any other takes `DEFAULT_MODEL`.
 DEFAULT_MODEL = "llava-onevision-7b"
 TINY_FOR = {"shapes": "tiny-onevision"}
 
-SETTINGS = {
-    "epilog": "Example: kvstore ingest coco --root data/coco --limit 100 --layers 0-27 --store ./kvdata"
-}
-
 
 def command(
-    dataset: Annotated[str, typer.Argument(help="Data set: a name of `kvstore ls datasets`.")],
+    dataset: Annotated[str, typer.Argument(metavar="DATASET", help="A name of `kvstore ls datasets`.")],
     root: Annotated[
         Path | None, typer.Option(help="Its folder; default $KVSTORE_DATA/<dataset>, ./data/<dataset>.")
     ] = None,
@@ -63,12 +58,13 @@ def command(
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Print the forecast and stop.")] = False,
     recipes: RecipesOption = None,
 ) -> int:
-    """Prefill every image of a data set and store its visual keys and values.
+    """Prefill a data set's images and store their keys and values.
 
     The same command continues what was interrupted, and does nothing when all is there.
 
-    Example: kvstore ingest coco --root data/coco --model tiny-onevision --limit 100
+    Example: kvstore ingest coco --root data/coco --model tiny-onevision
     """
+    from kvstore import models
     from kvstore.contracts import View
     from kvstore.errors import UnknownNameError
     from kvstore.prefill import ingest as engine
@@ -84,10 +80,12 @@ def command(
         prefix=prefix, view=chosen, batch=batch, device=device, dtype=dtype, run=run, workers=workers,
     )  # fmt: skip
     plan = engine.plan(options)
+    if not dry_run:
+        models.check_size(plan.model, plan.device, asked=device is not None)
     opened = None if dry_run and not store.exists() else Store.open(store, create=not dry_run)
     with _bar() as meter:
         seen = engine.look(plan, meter)
-        known = stored_already(opened, plan)
+        known = engine.stored(opened, plan) if opened else set()
         expected = engine.expect(plan, seen, known, store)
         _tell(expected, len(known))
         if dry_run:
@@ -96,21 +94,6 @@ def command(
         outcome = engine.ingest(opened, plan, seen, meter)
     _report(outcome, meter, store)
     return 1 if outcome.quarantined else 0
-
-
-def stored_already(store: object, plan: Plan) -> set[str]:
-    """sha256 of the images that the run holds already."""
-    from kvstore.store import Store
-
-    if not isinstance(store, Store):
-        return set()
-    with store.connect() as con:
-        rows = con.execute(
-            "select distinct sha256 from token_grid join run using (run_id) join image using (image_id) "
-            "where fingerprint = $f",
-            {"f": plan.fingerprint},
-        ).fetchall()
-    return {row[0] for row in rows}
 
 
 def _tell(expected: Forecast, already: int) -> None:

@@ -21,8 +21,8 @@ Rows = dict[str, list[dict[str, Any]]]
 _BOX = ("x0", "y0", "x1", "y1")
 
 
-def collect(dataset: Dataset, seen: Sequence[Seen], have: set[str]) -> tuple[Rows, list[Seen]]:
-    """Rows of object, keypoint and caption of the images whose names are not in `have`, with their names.
+def collect(dataset: Dataset, seen: Sequence[Seen], have: set[tuple[str, str]]) -> tuple[Rows, list[Seen]]:
+    """Rows of object, keypoint and caption, with file names, of images whose (name, sha256) `have` lacks.
 
     Also `seen` again, in which an image whose annotations do not fit its file now has that as its fault.
     """
@@ -30,7 +30,7 @@ def collect(dataset: Dataset, seen: Sequence[Seen], have: set[str]) -> tuple[Row
     judged = []
     for image in seen:
         header, verdict = image.header, image
-        if header is not None and image.fault is None and image.name not in have:
+        if header is not None and image.fault is None and (image.name, image.sha256) not in have:
             record = dataset.images[image.position]
             try:
                 made = record.annotate(header.width, header.height, header.orientation)
@@ -70,10 +70,15 @@ def _rows(made: Annotations) -> Rows:
     return {"object": objects, "keypoint": keypoints, "caption": captions}
 
 
-def store(con: DuckDBPyConnection, dataset_id: str, dataset: Dataset, rows: Rows) -> None:
-    """Insert collected annotations, and the pairs whose two images are in the store by now."""
+def store(
+    con: DuckDBPyConnection, dataset_id: str, dataset: Dataset, rows: Rows, current: dict[str, int]
+) -> None:
+    """Insert collected annotations, and the pairs whose two images are in the store by now.
+
+    current   name -> image_id of the images looked at: a name may have had another content before
+    """
     known = con.execute("select name, image_id from dataset_image where dataset_id = $d", {"d": dataset_id})
-    image_of: dict[str, int] = dict(known.fetchall())
+    image_of: dict[str, int] = dict(known.fetchall()) | current
     for table, found in rows.items():
         named = [{"dataset_id": dataset_id, "image_id": image_of[row.pop("file")], **row} for row in found]
         if named:

@@ -16,9 +16,10 @@ import torch
 
 from kvstore import datasets, models, vectors
 from kvstore.contracts import Inputs, Site
-from kvstore.errors import ImageError, KvstoreError
+from kvstore.errors import ImageError
 from kvstore.prefill import annotate, record
 from kvstore.prefill.blocks import Blocks, Buffer, bytes_of, complaint, rows_of, widths
+from kvstore.prefill.claim import claim
 from kvstore.prefill.decode import Decoder, Ready
 from kvstore.prefill.forecast import Forecast, forecast
 from kvstore.prefill.forward import Engine, Prompt, batches
@@ -88,8 +89,8 @@ class Outcome:
 def plan(options: Options) -> Plan:
     """Resolve what is asked for: data set, model (without its weights), layers, device, prompt."""
     device = models.choose_device(options.device)
-    model = models.load_config(options.model)
     dataset = datasets.load(options.dataset, options.root, options.split, options.limit)
+    model = models.load_config(options.model)
     return Plan(
         options=options,
         dataset=dataset,
@@ -119,14 +120,20 @@ def expect(plan: Plan, seen: Sequence[Seen], stored: set[str], store_root: Any) 
     return forecast(plan, todo, sum(image.fault is not None for image in seen), store_root)
 
 
+def stored(store: Store, plan: Plan) -> set[str]:
+    """sha256 of the images that the plan's run holds already."""
+    with store.connect() as con:
+        return record.stored(con, plan.fingerprint)
+
+
 def ingest(store: Store, plan: Plan, seen: Sequence[Seen], meter: Meter) -> Outcome:
     """Bring every image of `seen` into the store that is not there yet.
 
-    Raises `StoreBusyError` when another process works on the run, `NoSpaceError` when the disk fills up; what
-    was committed stays, and the same call goes on from there.
+    Raises `StoreBusyError` when another process works on the run, `NoSpaceError` when the disk will not do or
+    fills up; what was committed stays, and the same call goes on from there.
     """
-    run_id = record.run_id(store.runs(), plan)
-    with store.hold(run_id):
+    expect(plan, seen, stored(store, plan), store.root).check(store.root)
+    with claim(store, plan) as run_id:
         session = _Session(store, plan, run_id, seen, meter)
         try:
             session.run()
@@ -154,7 +161,6 @@ class _Session:
     def run(self) -> None:
         """Begin, prefill all that is missing, write and commit it."""
         self._begin()
-        expect(self.plan, self.seen, self._stored(), self.store.root).check(self.store.root)
         todo = [
             pending
             for window in windows(self.seen, self.plan)
@@ -165,11 +171,14 @@ class _Session:
             self._prefill(todo)
 
     def interrupt(self) -> None:
-        """Keep what is written; a full disk may leave even that undone, and the next session copes."""
-        with suppress(KvstoreError, OSError):
+        """Keep what is written; a full disk may leave even that undone, and the next session copes.
+
+        The error that led here is the one to be told, whatever else fails meanwhile.
+        """
+        with suppress(Exception):
             if self.writer is not None:
                 self.writer.close()
-        with suppress(KvstoreError, OSError), self.store.publish() as con:
+        with suppress(Exception), self.store.publish() as con:
             record.finish(con, self.run_id, "interrupted", time.perf_counter() - self.began, {})
 
     def finish(self) -> Outcome:
@@ -193,12 +202,13 @@ class _Session:
     def _begin(self) -> None:
         """The run's tables as the catalog knows them; then the catalog with the run and its images."""
         versions = self._tables()
-        rows, self.seen = annotate.collect(self.plan.dataset, self.seen, self._known_names())
+        rows, self.seen = annotate.collect(self.plan.dataset, self.seen, self._annotated())
         with self.store.publish() as con:
             record.begin(con, self.plan, self.run_id, self.seen, versions)
             dataset = record.dataset_id(con, self.plan)
-            annotate.store(con, dataset, self.plan.dataset, rows)
             self.image_of = dict(con.execute("select sha256, image_id from image").fetchall())
+            current = {s.name: self.image_of[s.sha256] for s in self.seen if s.layout is not None}
+            annotate.store(con, dataset, self.plan.dataset, rows, current)
         reader = vectors.Reader(self.store.lance, self.run_id)
         self.have = set(reader.image_ids)
         self.patches = sum(patches for _, patches in reader.spans.values())
@@ -211,23 +221,17 @@ class _Session:
         if run is None:
             vectors.drop(self.store.lance, self.run_id)
             return write.create(self.store.lance, self.run_id, self.schemas)
-        return {
-            kind: write.rewind(tables.location(self.store.lance, self.run_id, kind), version)
-            for kind, version in run["versions"].items()
-            if kind in self.schemas
-        }
+        return vectors.rewind(self.store.lance, self.run_id, run["versions"])
 
-    def _known_names(self) -> set[str]:
-        """Names of this data set's images that are annotated already."""
+    def _annotated(self) -> set[tuple[str, str]]:
+        """Names and contents of this data set's images that are annotated already."""
         with self.store.connect() as con:
             rows = con.execute(
-                "select dataset_image.name from dataset_image join dataset using (dataset_id) where fingerprint = $f",
+                "select dataset_image.name, sha256 from dataset_image join image using (image_id) "
+                "join dataset using (dataset_id) where fingerprint = $f",
                 {"f": self.plan.dataset_fingerprint},
             ).fetchall()
-        return {row[0] for row in rows}
-
-    def _stored(self) -> set[str]:
-        return {sha256 for sha256, image_id in self.image_of.items() if image_id in self.have}
+        return {(name, sha256) for name, sha256 in rows}
 
     def _load_moments(self, reader: vectors.Reader) -> None:
         """The sums as kept, and the keys stored since by a session that was killed before keeping its own."""
@@ -235,10 +239,11 @@ class _Session:
         self.moments, covered = KeyMoments.load(
             self.store.lance, self.run_id, len(shape.layers), shape.heads, self.plan.device
         )
-        layouts = {self.image_of[s.sha256]: self.plan.stored(s.layout) for s in self.seen if s.layout}
+        with self.store.connect() as con:
+            layouts = record.layouts(con, self.run_id)
         good = torch.ones((), dtype=torch.bool, device=self.plan.device)
         for image_id, (first, _) in reader.spans.items():
-            if first >= covered and image_id in layouts:
+            if first >= covered:
                 keys = torch.stack([torch.tensor(reader.site("key", n, image_id)) for n in shape.layers])
                 self.moments.add(layouts[image_id], keys.to(self.plan.device), good)
 
@@ -246,7 +251,7 @@ class _Session:
 
     def _prefill(self, todo: list[list[Seen]]) -> None:
         plan = self.plan
-        model = models.load(plan.options.model, plan.device, plan.dtype)
+        model = models.with_weights(plan.model, plan.device, plan.dtype)
         prompt = Prompt(plan.head, model.image_token_id)
         engine = Engine(model.model, model.family, prompt, plan.shape, plan.options.pool, self.moments)
         pinned = self.device == "cuda"

@@ -46,9 +46,10 @@ class Options:
                 raise UnknownNameError("site", site, SITES)
         if self.view not in VIEWS:
             raise UnknownNameError("view", self.view, VIEWS)
-        for name, value in (("--pool", self.pool), ("--batch", self.batch), ("--limit", self.limit)):
+        for name in ("pool", "batch", "limit", "workers"):
+            value = getattr(self, name)
             if value is not None and value < 1:
-                raise UsageError(f"{name} must be at least 1, not {value}.")
+                raise UsageError(f"--{name} must be at least 1, not {value}.")
         if self.encoder_layers is not None and "encoder" not in self.sites:
             raise UsageError("--encoder-layers needs --sites encoder (among others).")
 
@@ -65,21 +66,20 @@ def site_list(text: str) -> tuple[Site, ...]:
 def layer_list(text: str | None, count: int, what: str = "layer") -> tuple[int, ...]:
     """``0-27`` or ``0,5,9-12`` as sorted layer numbers below `count`; None is all.
 
-    Raises `UsageError` for what is no list of numbers and `UnknownNameError` for a layer beyond the last.
+    Raises `UsageError` for what is no list of numbers and for a layer beyond the last.
     """
     if text is None:
         return tuple(range(count))
     found: set[int] = set()
     for part in filter(None, (part.strip() for part in text.split(","))):
         first, dash, last = part.partition("-")
-        if not (first.isdigit() and (last.isdigit() or not dash)):
+        if not (first.isdecimal() and (last.isdecimal() or not dash)):
             raise UsageError(
                 f"'{part}' is no {what} or range of them; write for example 0-{count - 1} or 0,3."
             )
+        if (beyond := max(int(first), int(last or first))) >= count:
+            raise UsageError(f"there is no {what} {beyond}: this model has {count}, 0 to {count - 1}.")
         found.update(range(int(first), int(last or first) + 1))
-    beyond = [number for number in sorted(found) if number >= count]
-    if beyond:
-        raise UsageError(f"there is no {what} {beyond[0]}: this model has {count}, 0 to {count - 1}.")
     if not found:
         raise UsageError(f"'{text}' names no {what}; write for example 0-{count - 1}.")
     return tuple(sorted(found))

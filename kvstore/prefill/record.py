@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 import pyarrow as pa
 
-from kvstore.contracts import Layout
+from kvstore.contracts import Grid, Layout
 from kvstore.errors import UsageError
 from kvstore.prefill.plan import Plan, default_name
 from kvstore.prefill.survey import Seen
@@ -174,7 +174,8 @@ def begin(
         {"device": plan.device, "requested": len(seen), "run": run},
     )
     set_versions(con, run, versions)
-    con.execute("delete from quarantine where run_id = $run", {"run": run})
+    looked = {"run": run, "looked": len(seen)}
+    con.execute("delete from quarantine where run_id = $run and position < $looked", looked)
     faults = [(s.name, s.position, s.fault.reason, s.fault.detail) for s in seen if s.fault]
     _quarantine(con, run, faults)
 
@@ -226,6 +227,28 @@ def _images(con: DuckDBPyConnection, dataset: str, seen: Sequence[Seen]) -> None
         {"dataset": dataset},
     )
     con.unregister("looked")
+
+
+def stored(con: DuckDBPyConnection, fingerprint: str) -> set[str]:
+    """sha256 of the images that the run of this fingerprint holds."""
+    rows = con.execute(
+        "select distinct sha256 from token_grid join run using (run_id) join image using (image_id) "
+        "where fingerprint = $f",
+        {"f": fingerprint},
+    ).fetchall()
+    return {row[0] for row in rows}
+
+
+def layouts(con: DuckDBPyConnection, run: str) -> dict[int, Layout]:
+    """The stored patches' grids of each image of a run; of their places among the tokens nothing is said."""
+    found: dict[int, list[Grid]] = {}
+    for image_id, rows, columns, *box in con.execute(
+        "select image_id, rows, columns, x0, y0, x1, y1 from token_grid where run_id = $r "
+        "order by image_id, grid",
+        {"r": run},
+    ).fetchall():
+        found.setdefault(image_id, []).append(Grid(rows, columns, (box[0], box[1], box[2], box[3])))
+    return {image: Layout(tuple(made), sum(g.patches for g in made)) for image, made in found.items()}
 
 
 # ---------------------------------------------------------------------------------- while it runs

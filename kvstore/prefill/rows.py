@@ -23,7 +23,7 @@ def record_batches(kind: str, schema: pa.Schema, images: Sequence[Stored], layer
         if kind == tables.PATCH_SPAN:
             arrays = [pa.array([first_patch]), pa.array([blocks.layout.patches], pa.int32())]
         elif kind == tables.POOLED_KV:
-            arrays = _pooled(schema, blocks, layers["value"])
+            arrays = _pooled(schema, blocks, layers[next(iter(blocks.pooled))])
         else:
             arrays = _patches(kind, schema, blocks, layers)
         ids = pa.array(np.full(len(arrays[0]), image_id, np.int64))

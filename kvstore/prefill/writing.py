@@ -70,11 +70,12 @@ class Writer:
         self._next, self._cost = time.monotonic() + INTERVAL, 0.0
 
     def buffer(self) -> Buffer:
-        """An empty buffer, waited for when all are being written."""
+        """An empty buffer, waited for when all are being written; raises what a writer met."""
         start = time.perf_counter()
+        self.raise_errors()
         while self._free.empty():
-            self.raise_errors()
-            time.sleep(0.001)
+            time.sleep(0.001)  # a writer that fails gives its buffer back, too
+        self.raise_errors()
         self.waited += time.perf_counter() - start
         return self._free.get()
 

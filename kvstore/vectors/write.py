@@ -127,16 +127,24 @@ def replace(path: Path, table: pa.Table) -> int:
         raise as_store_error(error, path) from error
 
 
-def rewind(path: Path, version: int) -> int:
-    """Take back commits after `version`, which the catalog never heard of; returns the version to note.
+def rewind(lance_dir: Path, run_id: str, versions: Mapping[str, int]) -> dict[str, int]:
+    """Take back a run's commits after `versions`, which the catalog never heard of; the versions to note.
 
-    A version that is gone was compacted away with no change of rows by an `optimize` that was killed before
-    it could say so: the newest version then stands.
+    Hold the run: files that no version names, as killed writers leave them, are removed as well. A version
+    that is gone was compacted away with no change of rows by an `optimize` that was killed before it could
+    say so: the newest version then stands.
     """
-    dataset = lance.dataset(str(path))
-    if version in {found["version"] for found in dataset.versions()} and dataset.version != version:
-        lance.dataset(str(path), version=version).restore()
-    return int(lance.dataset(str(path)).version)
+    now = {}
+    for kind, version in versions.items():
+        path = tables.location(lance_dir, run_id, kind)
+        if kind == tables.KEY_MOMENT or not path.is_dir():
+            continue
+        dataset = lance.dataset(str(path))
+        if version in {found["version"] for found in dataset.versions()} and dataset.version != version:
+            lance.dataset(str(path), version=version).restore()
+        lance.dataset(str(path)).cleanup_old_versions(timedelta(0), delete_unverified=True)
+        now[kind] = int(lance.dataset(str(path)).version)
+    return now
 
 
 def drop(lance_dir: Path, run_id: str) -> None:
