@@ -1,6 +1,8 @@
 """SQL with `run_id = ...` with 100 small runs in the store, against the same with one run.
 
-A small run: 25 images by a tiny model, 8 layers x 2 heads x 196 patches (78,400 rows).
+A small run: 25 images by a tiny model, 8 layers x 2 heads x 196 patches (78,400 rows). The floor of the view is
+DuckDB's own: a union of 100 plain DuckDB tables takes it about 0.1 ms a table to plan. `run_vectors` names the run
+outside the filter, so that nothing else is planned.
 """
 
 from __future__ import annotations
@@ -22,6 +24,9 @@ QUERIES = {
     ),
     "one (image, layer) of values": (
         "select head, patch, value from patch_kv where run_id = $run and image_id = 3 and layer = 5"
+    ),
+    "the same by run_vectors": (
+        "select head, patch, value from run_vectors($run, 'patch_kv') where image_id = 3 and layer = 5"
     ),
 }
 
@@ -59,12 +64,13 @@ def _store(folder: Path, runs: int) -> Store:
             for path in store.lance.glob("run.*.lance"):
                 shutil.copytree(path, store.lance / path.name.replace("run.", f"{name}.", 1))
             con.execute(
-                "insert into run select * replace ($name as run_id, $name as fingerprint, $identity as identity) "
-                "from run where run_id = 'run'",
+                "insert into run select * replace "
+                "($name as run_id, $name as fingerprint, $identity as identity) from run where run_id = 'run'",
                 {"name": name, "identity": json.dumps({"copy": number})},
             )
             con.execute(
-                "insert into token_grid select * replace ($name as run_id) from token_grid where run_id = 'run'",
+                "insert into token_grid select * replace ($name as run_id) "
+                "from token_grid where run_id = 'run'",
                 {"name": name},
             )
     return store

@@ -69,3 +69,13 @@ def test_neighbours_are_numpys_cosine_order_over_other_images(make_store):
             ).fetchall()
         assert [row[:2] for row in rows] == [(i // 12 + 1, i % 12) for i in order]
         assert np.allclose([row[2] for row in rows], similarity.reshape(-1)[order], atol=1e-6)
+
+
+def test_run_vectors_are_one_runs_rows(make_store):
+    made = make_store(runs=("run", "other"))
+    with made.store.connect() as con:
+        for kind in ("patch_kv", "pooled_kv", "patch_input"):
+            query = "select count(*), min(run_id), max(run_id) from "
+            direct = con.execute(f"{query} run_vectors('other', '{kind}')").fetchone()
+            assert direct == con.execute(f"{query} {kind} where run_id = 'other'").fetchone()
+            assert direct[0] > 0
