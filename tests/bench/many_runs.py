@@ -1,8 +1,8 @@
 """SQL with `run_id = ...` with 100 small runs in the store, against the same with one run.
 
-A small run: 25 images by a tiny model, 8 layers x 2 heads x 196 patches (78,400 rows). The floor of the view is
-DuckDB's own: a union of 100 plain DuckDB tables takes it about 0.1 ms a table to plan. `run_vectors` names the run
-outside the filter, so that nothing else is planned.
+A small run: 25 images by a tiny model, 8 layers x 2 heads x 196 patches (78,400 rows). The floor of the view
+is DuckDB's own: a union of 100 plain DuckDB tables takes it about 0.1 ms a table to plan. `run_vectors` names
+the run outside the filter, so that nothing else is planned.
 """
 
 from __future__ import annotations
@@ -65,7 +65,8 @@ def _store(folder: Path, runs: int) -> Store:
                 shutil.copytree(path, store.lance / path.name.replace("run.", f"{name}.", 1))
             con.execute(
                 "insert into run select * replace "
-                "($name as run_id, $name as fingerprint, $identity as identity) from run where run_id = 'run'",
+                "($name as run_id, $name as fingerprint, $identity as identity) "
+                "from run where run_id = 'run'",
                 {"name": name, "identity": json.dumps({"copy": number})},
             )
             con.execute(

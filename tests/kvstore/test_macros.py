@@ -74,7 +74,7 @@ def test_neighbours_are_numpys_cosine_order_over_other_images(make_store):
 def test_run_vectors_are_one_runs_rows(make_store):
     made = make_store(runs=("run", "other"))
     with made.store.connect() as con:
-        for kind in ("patch_kv", "pooled_kv", "patch_input"):
+        for kind in ("patch_kv", "pooled_kv"):
             query = "select count(*), min(run_id), max(run_id) from "
             direct = con.execute(f"{query} run_vectors('other', '{kind}')").fetchone()
             assert direct == con.execute(f"{query} {kind} where run_id = 'other'").fetchone()
