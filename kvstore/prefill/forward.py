@@ -68,12 +68,13 @@ class Engine:
 
         On CUDA this returns before the work is done; `mark` gives a way to wait for it.
         """
+        inputs = [self._on_device(item) for item in inputs]
         if self._stages is None:
             self._fill(inputs, host)
             return
         with self._stages.next() as (stage, copying):
             device = stage.blocks([blocks.layout for blocks in host])
-            self._fill([self._on_device(item) for item in inputs], device)
+            self._fill(inputs, device)
             with copying():
                 for target, source in zip(host, device, strict=True):
                     copy_to(target, source)
@@ -159,8 +160,8 @@ class Engine:
         return self._indices[layout]
 
     def _on_device(self, item: Inputs) -> Inputs:
-        pixels = item.pixels.pin_memory().to(self.device, non_blocking=True)
-        return replace(item, pixels=pixels)
+        pixels = item.pixels.pin_memory() if self.is_cuda else item.pixels
+        return replace(item, pixels=pixels.to(self.device, non_blocking=True))
 
 
 def _shifted(picked: slice | torch.Tensor, by: int) -> slice | torch.Tensor:
@@ -176,7 +177,7 @@ class _Stages:
     def __init__(self, shape: Shape, device: torch.device) -> None:
         self.buffers = [Buffer(shape, str(device)) for _ in range(2)]
         self.copied = [torch.cuda.Event() for _ in range(2)]
-        self.stream = torch.cuda.Stream(device)
+        self.stream, self.device = torch.cuda.Stream(device), device
         self.turn = 0
 
     @contextmanager
@@ -186,7 +187,7 @@ class _Stages:
 
         @contextmanager
         def copying() -> Iterator[None]:
-            self.stream.wait_stream(torch.cuda.current_stream())
+            self.stream.wait_stream(torch.cuda.current_stream(self.device))
             with torch.cuda.stream(self.stream):
                 yield
                 self.copied[which].record(self.stream)

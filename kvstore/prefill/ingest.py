@@ -148,7 +148,6 @@ class _Session:
 
     def __init__(self, store: Store, plan: Plan, run_id: str, seen: Sequence[Seen], meter: Meter) -> None:
         self.store, self.plan, self.run_id, self.seen, self.meter = store, plan, run_id, seen, meter
-        self.device = "cuda" if plan.device.startswith("cuda") else "cpu"
         self.schemas = tables.schemas(plan.shape)
         self.image_of: dict[str, int] = {}
         self.have: set[int] = set()
@@ -237,15 +236,15 @@ class _Session:
         """The sums as kept, and the keys stored since by a session that was killed before keeping its own."""
         shape = self.plan.shape
         self.moments, covered = KeyMoments.load(
-            self.store.lance, self.run_id, len(shape.layers), shape.heads, self.plan.device
+            self.store.lance, self.run_id, len(shape.layers), shape.heads, self.plan.memory
         )
         with self.store.connect() as con:
             layouts = record.layouts(con, self.run_id)
-        good = torch.ones((), dtype=torch.bool, device=self.plan.device)
+        good = torch.ones((), dtype=torch.bool, device=self.plan.memory)
         for image_id, (first, _) in reader.spans.items():
             if first >= covered:
                 keys = torch.stack([torch.tensor(reader.site("key", n, image_id)) for n in shape.layers])
-                self.moments.add(layouts[image_id], keys.to(self.plan.device), good)
+                self.moments.add(layouts[image_id], keys.to(self.plan.memory), good)
 
     # ------------------------------------------------------------------------------- prefilling
 
@@ -254,7 +253,7 @@ class _Session:
         model = models.with_weights(plan.model, plan.device, plan.dtype)
         prompt = Prompt(plan.head, model.image_token_id)
         engine = Engine(model.model, model.family, prompt, plan.shape, plan.options.pool, self.moments)
-        pinned = self.device == "cuda"
+        pinned = plan.memory != "cpu"
         buffers = [Buffer(plan.shape, "cpu", pinned) for _ in range(BUFFERS)]
         layers: dict[Site, tuple[int, ...]] = dict.fromkeys(widths(plan.shape), plan.shape.layers) | {
             "input": (0,),
@@ -280,7 +279,7 @@ class _Session:
         faults = [(seen, made) for seen, made in ready if isinstance(made, ImageError)]
         inputs = [made for _, made in good]
         blocks = buffer.blocks([self.plan.stored(item.layout) for item in inputs])
-        most = self.plan.options.batch or BATCH[self.device]
+        most = self.plan.options.batch or BATCH[self.plan.memory.partition(":")[0]]
         for group in batches(inputs, most, BATCH_TOKENS):
             engine.run([inputs[i] for i in group], [blocks[i] for i in group])
         self.prefill_seconds += time.perf_counter() - start

@@ -72,9 +72,14 @@ class Plan:
         """The layout of the patches as they are stored."""
         return pooled(layout, self.options.pool)
 
+    @property
+    def memory(self) -> str:
+        """Where vectors are put together: the CUDA device, else the host's memory."""
+        return self.device if self.device.startswith("cuda") else "cpu"
+
     def window_bytes(self) -> int:
         """Bytes of vectors that a window holds at most."""
-        return WINDOW_BYTES["cuda" if self.device.startswith("cuda") else "cpu"]
+        return WINDOW_BYTES[self.memory.partition(":")[0]]
 
 
 def shape_of(options: Options, description: dict[str, Any]) -> Shape:

@@ -1,7 +1,7 @@
 """A whole ingest against the script that a researcher would write.
 
-The script: full prompt with a question, all AnyRes tiles, a full forward, one image at a time, `torch.save` of
-the image tokens' keys and values.
+The script: full prompt with a question, all AnyRes tiles, a full forward, one image at a time; then
+`torch.save` of the image tokens' keys and values.
 """
 
 from __future__ import annotations
