@@ -240,5 +240,7 @@ class Family(Protocol):
     def encode(self, model: Any, batch: Sequence[Inputs], encoder_layers: Sequence[int]) -> Encoded:
         """Run the vision tower and the projector on a batch already on the model's device."""
 
-    def position_ids(self, model: Any, input_ids: torch.Tensor, batch: Sequence[Inputs]) -> torch.Tensor | None:
+    def position_ids(
+        self, model: Any, input_ids: torch.Tensor, batch: Sequence[Inputs]
+    ) -> torch.Tensor | None:
         """Rotary positions [3, batch, length] where the family needs them (M-RoPE), else None."""

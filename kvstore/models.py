@@ -39,8 +39,8 @@ class Source:
 class Loaded:
     """A model ready for use, or (with `model` None) what the forecast needs of it.
 
-    `asked` is the name that was asked for; `description` holds the columns of table `model`; `folder` is where
-    its files lie on this machine.
+    `asked` is the name that was asked for; `description` holds the columns of table `model`; `folder` is
+    where its files lie on this machine.
     """
 
     name: str

@@ -1,7 +1,7 @@
 """Writing a run's Lance tables: fragments first, by any number of threads, then one commit.
 
 Lance is fed batches of `BATCH_ROWS` rows: one thread writes 0.7 to 1.0 GB/s so (two cores, vectors of width
-128) and 0.4 GB/s when it is handed a whole table at once, whose pages it then buffers in freshly mapped memory.
+128) and 0.4 GB/s when it is handed a whole table at once, whose pages then lie in freshly mapped memory.
 """
 
 from __future__ import annotations
@@ -55,7 +55,7 @@ def _in_small_batches(blocks: Iterable[pa.RecordBatch]) -> Iterator[pa.RecordBat
 
 
 def write_fragment(path: Path, schema: pa.Schema, blocks: Iterable[pa.RecordBatch]) -> list[FragmentMetadata]:
-    """Write blocks of rows as one fragment, not yet on disk for sure (`sync`) nor visible to anyone (`commit`).
+    """Write blocks of rows as one fragment, not yet on disk for sure (`sync`) nor visible (`commit`).
 
     Raises `NoSpaceError` when the disk is full.
     """
