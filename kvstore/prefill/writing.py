@@ -45,7 +45,7 @@ class Writer:
     """Takes filled windows, gives empty buffers, commits in order.
 
     publish   called after each Lance commit, with what was stored and the tables' versions
-    waited    seconds that `buffer` waited for a writer; `busy` seconds that writers wrote
+    busy      seconds that writers worked, all together
     """
 
     def __init__(
@@ -59,7 +59,7 @@ class Writer:
     ) -> None:
         self.lance_dir, self.run_id, self.schemas, self.layers = lance_dir, run_id, schemas, layers
         self.publish = publish
-        self.busy = self.waited = 0.0
+        self.busy = 0.0
         self._free: Queue[Buffer] = Queue()
         for buffer in buffers:
             self._free.put(buffer)
@@ -67,17 +67,13 @@ class Writer:
         self._committer = ThreadPoolExecutor(1, "commit")
         self._written: deque[Future[Window]] = deque()
         self._commit: Future[None] | None = None
-        self._next, self._cost = time.monotonic() + INTERVAL, 0.0
+        self._next = time.monotonic() + INTERVAL
 
     def buffer(self) -> Buffer:
         """An empty buffer, waited for when all are being written; raises what a writer met."""
-        start = time.perf_counter()
+        buffer = self._free.get()  # a writer that fails gives its buffer back, too
         self.raise_errors()
-        while self._free.empty():
-            time.sleep(0.001)  # a writer that fails gives its buffer back, too
-        self.raise_errors()
-        self.waited += time.perf_counter() - start
-        return self._free.get()
+        return buffer
 
     def put(self, window: Window) -> None:
         """Write a window; commit those before it when it is time to."""

@@ -134,7 +134,7 @@ def cut_forward(loaded: models.Loaded, image: Image.Image, layout: Layout, prefi
 
 
 def _overview_only(loaded: models.Loaded, inputs: Any) -> DynamicCache:
-    """The base view has no counterpart in a model's own forward, which always adds tiles: its parts in turn."""
+    """The base view has no counterpart in a model's own forward, which always adds tiles: its parts."""
     core, config = loaded.model.model, loaded.config
     states = core.vision_tower(inputs["pixel_values"][0, :1], output_hidden_states=True).hidden_states
     chosen = states[config.vision_feature_layer]
