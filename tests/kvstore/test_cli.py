@@ -15,7 +15,8 @@ from typing import Any
 import pyarrow as pa
 import pytest
 
-from kvstore import cli
+from kvstore import __version__, cli
+from kvstore.store import Store
 
 BIN = Path(sys.executable).parent
 KVSTORE = BIN / "kvstore"
@@ -94,6 +95,29 @@ def test_a_mistake_is_one_line_with_the_nearest_name_and_exit_code_2(run, tmp_pa
         assert err.startswith("kvstore: ")
         assert err.count("\n") == 1
         assert words in err
+
+
+def test_a_newcomers_mistakes_are_told_with_what_to_type_next(run, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.delenv("KVSTORE_DATA", raising=False)
+    Store.open("empty", create=True)
+    for args, words in (
+        (["ingest", "cocoo"], "did you mean 'coco'?"),
+        (["ingest", "coco"], "curl -O http://images.cocodataset.org/zips/val2017.zip"),
+        (["ingest", "folder"], "--root DIR"),
+        (["ingest", "shapes", "--split", "foo"], "no split of shapes named 'foo'. Known: test, train, val."),
+        (["runs"], "`kvstore ingest ... --store "),
+        (["probe", "correspondence", "--store", "empty"], "`kvstore ingest shapes` makes one"),
+        (["search", "--image", "1", "--patch", "1", "--store", "empty"], "`kvstore ingest shapes` makes one"),
+    ):
+        code, _, err = run(*args)
+        assert (code, err.count("\n")) == (2, 1), err
+        assert words in err
+    assert [path.name for path in tmp_path.iterdir()] == ["empty"]
+
+
+def test_version(run):
+    assert run("--version") == (0, f"kvstore {__version__}\n", "")
 
 
 def test_the_store_may_come_from_the_environment(make_store, run, monkeypatch):
