@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -64,10 +64,8 @@ def command(
 
     Example: kvstore ingest coco --root data/coco --model tiny-onevision
     """
-    from kvstore import models
     from kvstore.contracts import View
     from kvstore.errors import UnknownNameError
-    from kvstore.prefill import ingest as engine
     from kvstore.prefill.options import Options, site_list
     from kvstore.store import Store
 
@@ -79,7 +77,11 @@ def command(
         limit=limit, layers=layers, encoder_layers=encoder_layers, sites=site_list(sites), pool=pool,
         prefix=prefix, view=chosen, batch=batch, device=device, dtype=dtype, run=run, workers=workers,
     )  # fmt: skip
-    plan = engine.plan(options)
+    with _loading():  # torch and transformers take seconds
+        from kvstore import models
+        from kvstore.prefill import ingest as engine
+
+        plan = engine.plan(options)
     if not dry_run:
         models.check_size(plan.model, plan.device, asked=device is not None)
     opened = None if dry_run and not store.exists() else Store.open(store, create=not dry_run)
@@ -129,6 +131,14 @@ def _report(outcome: Outcome, meter: Meter, store: Path) -> None:
         typer.echo(
             f"{outcome.quarantined} images in quarantine: kvstore sql --store {store} quarantine", err=True
         )
+
+
+def _loading() -> AbstractContextManager[object]:
+    """A spinner on stderr, where that is a terminal."""
+    from rich.console import Console
+
+    console = Console(stderr=True)
+    return console.status("loading") if console.is_terminal else nullcontext()
 
 
 @contextmanager

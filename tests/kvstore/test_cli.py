@@ -116,6 +116,14 @@ def test_a_newcomers_mistakes_are_told_with_what_to_type_next(run, tmp_path, mon
     assert [path.name for path in tmp_path.iterdir()] == ["empty"]
 
 
+def test_without_a_hub_one_line_says_how_to_try_it(tmp_path):
+    command = (KVSTORE, "ingest", "shapes", "--model", "llava-onevision-7b", "--store", tmp_path / "s")
+    done = process(*command, HF_HUB_OFFLINE="1", HF_HOME=str(tmp_path))
+    assert (done.returncode, done.stdout, done.stderr.count("\n")) == (2, "", 1)
+    assert "kvstore ingest shapes --model tiny-onevision" in done.stderr
+    assert not (tmp_path / "s").exists()
+
+
 def test_version(run):
     assert run("--version") == (0, f"kvstore {__version__}\n", "")
 
