@@ -23,6 +23,8 @@ from kvstore.errors import NoSpaceError, StoreError
 from kvstore.vectors import schema as tables
 
 BATCH_ROWS = 16384
+#: Versions of a table stay so long: a shell left open reads the files of the version that it met first.
+KEEP = timedelta(days=1)
 _WHOLE = 10**9  # rows: one fragment per call (numbers past 32 bits make a fragment of every batch)
 
 
@@ -142,7 +144,7 @@ def rewind(lance_dir: Path, run_id: str, versions: Mapping[str, int]) -> dict[st
         dataset = lance.dataset(str(path))
         if version in {found["version"] for found in dataset.versions()} and dataset.version != version:
             lance.dataset(str(path), version=version).restore()
-        lance.dataset(str(path)).cleanup_old_versions(timedelta(0), delete_unverified=True)
+        lance.dataset(str(path)).cleanup_old_versions(KEEP, delete_unverified=True)
         now[kind] = int(lance.dataset(str(path)).version)
     return now
 
@@ -155,7 +157,7 @@ def drop(lance_dir: Path, run_id: str) -> None:
 
 
 def optimize(lance_dir: Path, run_id: str, *, compact: bool = True) -> dict[str, int]:
-    """Compact a run's tables, index their image ids, remove old versions; returns each one's version.
+    """Compact a run's tables, index their image ids, remove versions older than `KEEP`; each one's version.
 
     The zone map is what makes a query on `image_id` read one image's rows. Files keep their rows' order.
     """
@@ -169,7 +171,7 @@ def optimize(lance_dir: Path, run_id: str, *, compact: bool = True) -> dict[str,
             dataset.optimize.compact_files(batch_size=BATCH_ROWS)
         if kind in tables.PUBLIC and dataset.count_rows():
             _index_images(dataset)
-        dataset.cleanup_old_versions(timedelta(0))
+        dataset.cleanup_old_versions(KEEP)
         versions[kind] = int(lance.dataset(str(path)).version)
     return versions
 
