@@ -167,11 +167,11 @@ def optimize(lance_dir: Path, run_id: str, *, compact: bool = True) -> dict[str,
         if not path.is_dir():
             continue
         dataset = lance.dataset(str(path))
+        dataset.cleanup_old_versions(KEEP)  # before the rest: what that replaces may be open in a shell
         if compact and len(dataset.get_fragments()) > 1:
             dataset.optimize.compact_files(batch_size=BATCH_ROWS)
         if kind in tables.PUBLIC and dataset.count_rows():
             _index_images(dataset)
-        dataset.cleanup_old_versions(KEEP)
         versions[kind] = int(lance.dataset(str(path)).version)
     return versions
 
