@@ -17,13 +17,24 @@ from kvstore.report import BLUE, GREY, ORANGE, RED, Block, Chart, Missing, Query
 LABEL = "observational"
 PROTOCOL = (
     "each score is over the items of its probe with a bootstrap 95 % interval over items; the best head of a"
-    " layer is chosen on the same items it is scored on, so its curve is the upper envelope of the heads."
+    " layer, and the encoder's best layer, are chosen on the same items they are scored on, so they are upper"
+    " envelopes. Correspondence: the centre of the target patch most similar by cosine to the patch of the"
+    " source keypoint (the `patch` variant of Tang et al. 2023); PCK at α counts keypoints within α of the"
+    " longer side of the target object's box, items are pairs. Keys are compared as the cache holds them,"
+    " after the rotary embedding, so a part of their similarity is that of positions."
 )
 HELD_OUT = (
     "The layer and head with the highest PCK on one half of the pairs, and their PCK on the other half, which"
-    " had no part in the choice; pairs: how many are in that other half."
+    " had no part in the choice (its pairs may show the same images), with a bootstrap 95 % interval over"
+    " them; pairs: how many are in that other half."
 )
-BEST = {"alpha": "α", "chosen_on": "PCK, half that chose", "value": "PCK, other half"}
+BEST = {
+    "alpha": "α",
+    "chosen_on": "PCK, half that chose",
+    "value": "PCK, other half",
+    "low": "from",
+    "high": "to",
+}
 CAPTION = (
     "Faint lines: single heads. Strong line with dots: the layer's best head; band: its bootstrap 95 %"
     " interval. Dashed line of the same colour: all heads of the layer concatenated, where scored."

@@ -31,3 +31,22 @@ create or replace macro pair_hits(run, alphas) as table (
     cross join (select unnest(alphas::double[]) as alpha) thresholds
 );
 comment on macro table pair_hits is 'pair_hits(run, alphas): keypoints matched per run, site, layer, head, pair and alpha';
+
+-- Weights of one bootstrap resample of `items` items, each drawn from Poisson(1) (Chamandy et al. 2012: the
+-- bootstrap's limit for many items; with n items its spread is about 1/(2n) wider). Made from a hash of the
+-- resample's number and the item's, so that figures never change and all figures share their resamples.
+create or replace macro poisson_weights(number, items) as list_transform(
+    list_transform(range(items), lambda item: hash(number * 4294967296 + item) / 18446744073709551616.0),
+    lambda p: case
+        when p < 0.36787944117144233 then 0.0
+        when p < 0.73575888234288464 then 1.0
+        when p < 0.91969860292860580 then 2.0
+        when p < 0.98101184312384620 then 3.0
+        when p < 0.99634015317265630 then 4.0
+        when p < 0.99940581518241830 then 5.0
+        when p < 0.99991675885071200 then 6.0
+        when p < 0.99998975080332540 then 7.0
+        else 8.0
+    end::double
+);
+comment on macro poisson_weights is 'poisson_weights(number, items): weights of the items in one bootstrap resample';

@@ -1,9 +1,8 @@
 -- score_correspondence: one row per (run, metric, site, layer, head): PCK and its bootstrap 95 % interval over pairs
 -- `pck@a` weighs keypoints alike, `pck_image@a` weighs pairs alike; n counts pairs.
--- 1000 resamples of the pairs, each a Poisson(1) weight per pair (Chamandy et al. 2012: the bootstrap's limit
--- for many items; with n items its spread is about 1/(2n) wider), made from a hash, so that the figures never
--- change, and shared by all layers and heads. A resample's figure is a ratio of two inner products: 200 pairs x
--- 128 image values take a second on two cores, 12,234 pairs x 112 image values most of a minute and 2 GB.
+-- 1000 resamples of the pairs (see macro poisson_weights), shared by all layers and heads. A resample's figure is
+-- a ratio of two inner products: 200 pairs x 128 image values take a second on two cores, 12,234 pairs x 112
+-- image values most of a minute and 2 GB.
 with pairs as (
     select * from pair_hits($run, [0.05, 0.10, 0.15])
 ),
@@ -44,27 +43,9 @@ padded as (
     from figures, longest
 ),
 
-uniform as (
-    select
-        resample,
-        list_transform(range(items), lambda item: hash(resample * 4294967296 + item) / 18446744073709551616.0) as u,
-    from range(1000) resamples(resample), longest
-),
-
 weights as (
-    select
-        list_transform(u, lambda p: case
-            when p < 0.36787944117144233 then 0.0
-            when p < 0.73575888234288464 then 1.0
-            when p < 0.91969860292860580 then 2.0
-            when p < 0.98101184312384620 then 3.0
-            when p < 0.99634015317265630 then 4.0
-            when p < 0.99940581518241830 then 5.0
-            when p < 0.99991675885071200 then 6.0
-            when p < 0.99998975080332540 then 7.0
-            else 8.0
-        end::double) as weight,
-    from uniform
+    select poisson_weights(resample, items) as weight
+    from range(1000) resamples(resample), longest
 ),
 
 resampled as (

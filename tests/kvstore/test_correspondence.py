@@ -10,6 +10,7 @@ import pytest
 
 from kvstore.errors import UnknownNameError, UsageError
 from kvstore.probes import Request, correspondence, find, listing
+from kvstore.query import run_analysis
 from tests.pairs import Pair, add_pairs
 from tests.stores import Made, write_tables
 from tests.stores import make_store as make
@@ -241,6 +242,29 @@ def test_pck_and_its_interval_equal_numpys(make_store: Make) -> None:
                 check(found["pck_image@0.10", "value", 0, head], hits / points, np.ones(60))
 
 
+def test_the_best_layer_is_chosen_on_one_half_of_the_pairs_and_scored_on_the_other(make_store: Make) -> None:
+    made = make_store(images=8, layers=(0, 1), heads=2, sites=("value",))
+    pairs = random_pairs(60, 8, seed=4)
+    add_pairs(made, pairs)
+    correspondence.predict(made.store, Request("run"))
+    with made.store.connect() as con:
+        even = np.array(
+            [con.execute("select hash(?::integer) % 2 = 0", [n]).fetchone()[0] for n in range(1, 61)]
+        )
+    places = [(layer, head) for layer in (0, 1) for head in (0, 1)]
+    rows = run_analysis(made.store, "pck_best", {"run": "run"}).to_pylist()
+    assert [row["alpha"] for row in rows] == [0.05, 0.10, 0.15]
+    for row in rows:
+        of = {p: [r for r in matches(made) if (r[3], r[4]) == p] for p in places}
+        counted = {p: hits_by_pair(pairs, found, float(row["alpha"])) for p, found in of.items()}
+        chosen_on = {p: hits[even].sum() / points[even].sum() for p, (hits, points) in counted.items()}
+        best = max(places, key=lambda p: (chosen_on[p], -p[0], -p[1]))
+        assert (row["layer"], row["head"], row["pairs"]) == (*best, (~even).sum())
+        assert row["chosen_on"] == pytest.approx(chosen_on[best])
+        hits, points = (figure[~even] for figure in counted[best])
+        check((row["value"], row["low"], row["high"], row["pairs"]), hits, points)
+
+
 def hits_by_pair(
     pairs: list[Pair], rows: list[tuple[Any, ...]], alpha: float
 ) -> tuple[np.ndarray, np.ndarray]:
@@ -258,8 +282,8 @@ def check(found: tuple[float, float, float, int], hits: np.ndarray, points: np.n
     """The point estimate exactly; the interval within the error of 1000 resamples."""
     value, low, high, n = found
     assert value == pytest.approx(hits.sum() / points.sum(), abs=1e-12)
-    assert n == 60
-    draws = np.random.default_rng(7).integers(0, 60, (20_000, 60))
+    assert n == len(hits)
+    draws = np.random.default_rng(7).integers(0, n, (20_000, n))
     resampled = hits[draws].sum(1) / points[draws].sum(1)
     # A 2.5 % quantile of 1000 draws has a standard error of 2.7 % / density, about 0.085 sd for a normal.
     tolerance = 4 * 0.085 * resampled.std()
