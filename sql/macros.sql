@@ -9,8 +9,9 @@ create or replace macro run_vectors(run, kind) as table
 comment on macro table run_vectors is 'run_vectors(run, kind): the rows of one of a run''s Lance tables, no other run opened';
 
 -- patches(run, image): one row per patch of an image of a run, in the order of patch_kv.patch: its grid (0 the
--- overview, 1 the AnyRes tiles), row and col in that grid, the encoder tile it comes from, its pixel box clipped
--- to the image, and the place of its token (of a pooled block: of its first token) in the sequence.
+-- overview, 1 the AnyRes tiles), row and col in that grid, the encoder tile that its centre comes from, its pixel
+-- box clipped to the image, and the place of its token (of a pooled block: of its first token) in the sequence.
+-- The image lies in the middle of its tiles, which hold it whole: the longer of its two spans fills them.
 create or replace macro patches(run, image) as table
     with cells as (
         select
@@ -18,7 +19,7 @@ create or replace macro patches(run, image) as table
             runs.pool,
             images.width,
             images.height,
-            unnest(range(token_grid.rows::integer * token_grid.columns)) as cell,
+            unnest(range(token_grid.rows * token_grid.columns)) as cell,
         from token_grid
         join run as runs using (run_id)
         join image as images using (image_id)
@@ -32,7 +33,16 @@ create or replace macro patches(run, image) as table
             (cells.cell % cells.columns)::integer as col,
             (cells.x1 - cells.x0) / cells.columns as cell_width,
             (cells.y1 - cells.y0) / cells.rows as cell_height,
+            greatest(cells.width / cells.tile_columns, cells.height / cells.tile_rows) as tile_side,
         from cells
+    ),
+
+    tiled as (
+        select
+            *,
+            (x0 + (col + 0.5) * cell_width - width / 2) / tile_side + tile_columns / 2 as tiles_across,
+            (y0 + (row + 0.5) * cell_height - height / 2) / tile_side + tile_rows / 2 as tiles_down,
+        from placed
     )
 
     select
@@ -40,14 +50,14 @@ create or replace macro patches(run, image) as table
         placed.grid,
         placed.row,
         placed.col,
-        (placed.row * placed.tile_rows // placed.rows)::integer as tile_row,
-        (placed.col * placed.tile_columns // placed.columns)::integer as tile_col,
+        least(greatest(floor(placed.tiles_down), 0), placed.tile_rows - 1)::integer as tile_row,
+        least(greatest(floor(placed.tiles_across), 0), placed.tile_columns - 1)::integer as tile_col,
         least(greatest(placed.x0 + placed.col * placed.cell_width, 0), placed.width) as x0,
         least(greatest(placed.y0 + placed.row * placed.cell_height, 0), placed.height) as y0,
         least(greatest(placed.x0 + (placed.col + 1) * placed.cell_width, 0), placed.width) as x1,
         least(greatest(placed.y0 + (placed.row + 1) * placed.cell_height, 0), placed.height) as y1,
         (placed.first_position + placed.pool * (placed.row * placed.row_stride + placed.col))::integer as position,
-    from placed
+    from tiled as placed
     order by patch;
 comment on macro table patches is 'patches(run, image): one row per patch with its grid, row, col, tile, pixel box and token position';
 

@@ -32,6 +32,34 @@ def test_patches_of_tiles_with_newlines_pooling_and_a_box_past_the_image(make_st
     assert rows[3] == (15, 1, 0, 0, 0, 0, 16, 15, 30, 34)
 
 
+def test_a_patchs_tile_is_told_where_padding_was_cut_off(make_store):
+    """1600 x 1100 pixels in 5 x 3 tiles of LLaVA-OneVision: 384 px, 27 patches of 14 px and 6 px lost."""
+    made = make_store(images=1)
+    # 1100 -> 3 * 384 = 1152 px, 1600 -> 1676 px in the middle of 5 * 384 = 1920 px: 122 px of padding at the
+    # left. 135 - int(1600 * 81 / 1100) = 18 columns of patches are cut, 9 at each side: 9 to 125 are left.
+    near, far = (9 * 14 - 122, 4 * 384 + 18 * 14 - 122)
+    box = (near * 1600 / 1676, 0, far * 1600 / 1676, (2 * 384 + 378) * 1100 / 1152)
+    with made.store.publish() as con:
+        con.execute("update image set width = 1600, height = 1100")
+        con.execute(
+            "insert into token_grid values ('run', 1, 1, 81, 117, ?, ?, ?, ?, 12, 12, 118, 3, 5)", box
+        )
+    with made.store.connect() as con:
+        rows = con.execute(
+            "select row, col, tile_row, tile_col from patches('run', 1) where grid = 1"
+        ).fetchall()
+    assert len(rows) == 81 * 117
+    assert [row for row in rows if row[2:] != (row[0] // 27, (row[1] + 9) // 27)] == []
+
+
+def test_patches_of_a_grid_of_more_than_32767(make_store):
+    made = make_store(images=1)
+    with made.store.publish() as con:
+        con.execute("update token_grid set rows = 200, columns = 200")
+    with made.store.connect() as con:
+        assert con.execute("select count(*), max(patch) from patches('run', 1)").fetchone() == (40000, 39999)
+
+
 def test_patch_vector_and_image_value_are_what_was_stored(make_store):
     made = make_store(layers=(3, 7))
     stored = made.vectors["run"]
