@@ -60,7 +60,6 @@ def build(query: Query) -> Iterator[Block]:
 
 def _bars(runs: pl.DataFrame, column: str, title: str, caption: str) -> Chart:
     named = size if column == "bytes" else "{:,}".format
-    named = size if column == "bytes" else "{:,}".format
     label = pl.col(column).map_elements(named, return_dtype=pl.String)
     rows = runs.select("run_id", "model", "dataset", amount=column, label=label)
     base = alt.Chart(rows).encode(
