@@ -9,7 +9,7 @@ import ast
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
-from kvstore import query, recipes
+from kvstore import probes, query, recipes
 from kvstore.errors import UnknownNameError
 
 COLUMNS = ("kind", "name", "about", "file")
@@ -32,8 +32,8 @@ def _python(folder: str) -> Callable[[str], Iterator[Entry]]:
 
 
 def _probes(kind: str) -> Iterator[Entry]:
-    for path in sorted(Path(__file__).with_name("probes").glob("[!_]*.py")):
-        yield _entry(kind, path.stem, _summary(_parse(path)), path)
+    for name, path in probes.listing().items():
+        yield _entry(kind, name, _summary(_parse(path)), path)
 
 
 def _analyses(kind: str) -> Iterator[Entry]:

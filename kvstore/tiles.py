@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 from kvstore.anyres import Tiling, layout
@@ -11,9 +11,6 @@ from kvstore.contracts import Encoded, Inputs, View
 if TYPE_CHECKING:
     import torch
     from PIL import Image as PILImage
-
-#: Puts each image's tiles in token order: (features per image, sizes, with newlines) -> tokens per image.
-Pack = Callable[[list["torch.Tensor"], list[tuple[int, int]], bool], list["torch.Tensor"]]
 
 
 def preprocess(tiling: Tiling, processor: Any, image: PILImage.Image, view: View) -> Inputs:
@@ -41,10 +38,11 @@ def _overview(tiling: Tiling, processor: Any, image: PILImage.Image) -> torch.Te
     return torch.from_numpy(tile)[None]
 
 
-def encode(model: Any, batch: Sequence[Inputs], encoder_layers: Sequence[int], pack: Pack) -> Encoded:
+def encode(model: Any, batch: Sequence[Inputs], encoder_layers: Sequence[int], **packing: object) -> Encoded:
     """Tower, projector and packing of a batch, all tiles of all images in one call of the tower.
 
-    The tower's hidden states are packed as the tokens are, newlines left out.
+    The tower's hidden states are packed as the tokens are, newlines left out. `packing` are the family's own
+    arguments of the model's ``pack_image_features``.
     """
     import torch
 
@@ -55,10 +53,12 @@ def encode(model: Any, batch: Sequence[Inputs], encoder_layers: Sequence[int], p
     features = inner.multi_modal_projector(_selected(model.config, states))
     encoder: list[dict[int, torch.Tensor]] = [{} for _ in batch]
     for layer in encoder_layers:
-        grids = _pack(batch, torch.split(_patches(model.config, states[layer]), counts), pack, newline=False)
+        patches = torch.split(_patches(model.config, states[layer]), counts)
+        grids = _pack(inner, batch, patches, None, packing)
         for index, grid in enumerate(grids):
             encoder[index][layer] = grid
-    return Encoded(_pack(batch, torch.split(features, counts), pack, newline=True), encoder)
+    tokens = _pack(inner, batch, torch.split(features, counts), inner.image_newline, packing)
+    return Encoded(tokens, encoder)
 
 
 def _selected(config: Any, states: Sequence[torch.Tensor]) -> torch.Tensor:
@@ -81,10 +81,15 @@ def _patches(config: Any, state: torch.Tensor) -> torch.Tensor:
 
 
 def _pack(
-    batch: Sequence[Inputs], features: Sequence[torch.Tensor], pack: Pack, newline: bool
+    inner: Any,
+    batch: Sequence[Inputs],
+    features: Sequence[torch.Tensor],
+    newline: torch.Tensor | None,
+    packing: dict[str, object],
 ) -> list[torch.Tensor]:
     """Tokens [tokens, width] per image: the overview alone, or all tiles in the model's own packing."""
     if all(len(item.layout.grids) == 1 for item in batch):
         return [feature[0] for feature in features]
     sizes = [(item.size[1], item.size[0]) for item in batch]
-    return pack(list(features), sizes, newline)
+    packed, _ = inner.pack_image_features(list(features), sizes, image_newline=newline, **packing)
+    return list(packed)

@@ -35,17 +35,8 @@ def preprocess(config: Any, processor: Any, image: PILImage.Image, view: View) -
 
 def encode(model: Any, batch: Sequence[Inputs], encoder_layers: Sequence[int]) -> Encoded:
     """Run the vision tower and the projector on a batch."""
-
-    def pack(features: list[torch.Tensor], sizes: list[tuple[int, int]], newline: bool) -> list[torch.Tensor]:
-        packed, _ = model.model.pack_image_features(
-            features,
-            sizes,
-            image_newline=model.model.image_newline if newline else None,
-            vision_aspect_ratio=model.config.vision_aspect_ratio,
-        )
-        return list(packed)
-
-    return tiles.encode(model, batch, encoder_layers, pack)
+    setting = model.config.vision_aspect_ratio
+    return tiles.encode(model, batch, encoder_layers, vision_aspect_ratio=setting)
 
 
 def position_ids(model: Any, input_ids: torch.Tensor, batch: Sequence[Inputs]) -> None:

@@ -23,6 +23,7 @@ from kvstore.contracts import Site
 from kvstore.errors import UnknownNameError
 from kvstore.geometry import centre_of
 from kvstore.matching import Heads, nearest
+from kvstore.models import choose_device
 from kvstore.pairs import Points, read_points
 from kvstore.probes import Outcome, Part, Request, parts
 from kvstore.progress import track
@@ -128,7 +129,7 @@ class _Work:
 
     def run(self, todo: list[Part]) -> None:
         """Match part after part, publishing whenever enough rows wait."""
-        device = _device(self.device) if todo else None
+        device = choose_device(self.device) if todo else None
         waiting: list[pa.Table] = []
         with track(NAME, len(todo) * len(self.points), "keypoint") as advance:
             for part in todo:
@@ -234,19 +235,6 @@ def _tensor(array: Vectors, device: Any) -> torch.Tensor:
     import torch
 
     return torch.from_numpy(np.array(array)).to(device)
-
-
-def _device(name: str | None) -> Any:
-    """The device asked for; by default CUDA where there is one."""
-    import torch
-
-    if name is None:
-        name = "cuda" if torch.cuda.is_available() else "cpu"
-    try:
-        return torch.empty(0, device=name).device
-    except (RuntimeError, AssertionError) as error:
-        known = ["cpu", *(["cuda"] if torch.cuda.is_available() else [])]
-        raise UnknownNameError("device", name, known) from error
 
 
 def _sizes(store: Store, request: Request, wanted: list[Part], points: Points) -> dict[Site, _Size]:

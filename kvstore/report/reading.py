@@ -98,9 +98,11 @@ def _tables(con: duckdb.DuckDBPyConnection, sql: str) -> list[Any]:
     found: list[Any] = con.execute("select run_id, versions::varchar from run order by run_id").fetchall()
     known = con.execute("select table_name from duckdb_tables() where not temporary order by 1").fetchall()
     for (table,) in known:
-        if re.search(rf"\b{re.escape(table)}\b", sql):
+        if re.search(rf"\b{re.escape(table)}\b", sql, re.IGNORECASE):
             name = '"' + table.replace('"', '""') + '"'
-            found += con.execute(f"select '{table}', count(*), bit_xor(hash(t)) from {name} as t").fetchall()
+            found += con.execute(
+                f"select $table, count(*), bit_xor(hash(t)) from {name} as t", {"table": table}
+            ).fetchall()
     return found
 
 

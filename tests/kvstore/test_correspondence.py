@@ -299,7 +299,7 @@ def check(found: tuple[float, float, float, int], hits: np.ndarray, points: np.n
         ({"run_id": "run", "sites": ("input",)}, "no stored site named 'input'"),
         ({"run_id": "run", "layers": (0, 7)}, "no layer 7 .* nearest is 1"),
         ({"run_id": "run", "heads": "bot"}, "did you mean 'both'"),
-        ({"run_id": "run", "device": "cudo"}, "no device named 'cudo'"),
+        ({"run_id": "run", "device": "cudo"}, "device 'cudo' cannot be used"),
     ],
 )
 def test_a_wrong_name_is_answered_with_the_nearest(
