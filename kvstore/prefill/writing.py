@@ -27,8 +27,8 @@ from kvstore.vectors.write import commit, sync, write_fragment
 WRITERS = 4
 #: Windows in memory: one being filled, one being finished by the device, one being written.
 BUFFERS = 3
-#: Seconds between commits at least; more where committing is slow, so that it takes a twentieth of the time.
-INTERVAL = 2.0
+#: Seconds between commits at least; and so many times what the last took, where committing is slow.
+INTERVAL, PATIENCE = 2.0, 20.0
 
 
 @dataclass
@@ -141,7 +141,7 @@ class Writer:
             fragments = [part for window in windows for part in window.fragments[kind]]
             versions[kind] = commit(tables.location(self.lance_dir, self.run_id, kind), fragments)
         self.publish(_sum([window.progress for window in windows]), versions)
-        self._next = time.monotonic() + max(INTERVAL, 20 * (time.monotonic() - start))
+        self._next = time.monotonic() + max(INTERVAL, PATIENCE * (time.monotonic() - start))
 
 
 def _sum(parts: list[Progress]) -> Progress:

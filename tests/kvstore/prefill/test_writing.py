@@ -147,6 +147,7 @@ def images(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def small_windows(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(plan, "WINDOW_IMAGES", 2)
     monkeypatch.setattr(writing, "INTERVAL", 0.0)
+    monkeypatch.setattr(writing, "PATIENCE", 0.0)
 
 
 def test_too_little_space_is_refused_before_anything_is_made(
