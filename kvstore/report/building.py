@@ -17,9 +17,10 @@ from kvstore import __version__, recipes
 from kvstore.errors import KvstoreError, ReportError
 from kvstore.report import charts, html, page
 from kvstore.report.blocks import Block, Chart, Missing, Note, Table
-from kvstore.report.keys import engine, fingerprint, key_of
+from kvstore.report.index import write_index
+from kvstore.report.keys import current_key, engine, fingerprint, key_of
 from kvstore.report.published import Published
-from kvstore.report.reading import Query, replay
+from kvstore.report.reading import Query
 from kvstore.report.recipe import Loaded, Recipe, load, read
 
 if TYPE_CHECKING:
@@ -44,8 +45,6 @@ def build(store: Store, names: Iterable[str] = ()) -> Iterator[Outcome]:
 
     Ends by writing the index page. Raises `UnknownNameError` before anything is built.
     """
-    from kvstore.report.index import write_index
-
     known = recipes.listing("reports")
     chosen = list(dict.fromkeys(names)) or list(known)
     for name in chosen:
@@ -81,22 +80,6 @@ def explain(name: str, error: Exception) -> str:
     frames = [frame for frame in traceback.extract_tb(error.__traceback__) if "reports/" in frame.filename]
     where = f" (line {frames[-1].lineno})" if frames else ""
     return f"report '{name}'{where}: {type(error).__name__}: {str(error).partition(chr(10))[0]}"
-
-
-def current_key(store: Store, published: Published, recipe: Recipe) -> str | None:
-    """The key of the last good build when its inputs are unchanged, else None.
-
-    The same code on the same answers asks the same questions, so asking what it asked then is enough.
-    """
-    record = published.build(recipe.name)
-    if record is None:
-        return None
-    try:
-        with store.connect() as con:
-            calls = replay(Query(con), record["calls"])
-    except (KvstoreError, KeyError):
-        return None  # an analysis that is gone or fails now: build, and say so there
-    return record["key"] if key_of(recipe, calls) == record["key"] else None
 
 
 def _build(store: Store, recipe: Recipe) -> None:

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Literal
 
 from kvstore import recipes
 from kvstore.errors import KvstoreError
-from kvstore.report.building import current_key
+from kvstore.report.keys import current_key
 from kvstore.report.published import Published
 from kvstore.report.recipe import read
 

@@ -7,15 +7,37 @@ import json
 from functools import cache
 from importlib.metadata import version
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from kvstore import __version__
+from kvstore.errors import KvstoreError
+from kvstore.report.reading import Query, replay
 from kvstore.report.recipe import Recipe
+
+if TYPE_CHECKING:
+    from kvstore.report.published import Published
+    from kvstore.store import Store
 
 
 def key_of(recipe: Recipe, calls: list[dict[str, Any]]) -> str:
     """sha256 over everything that a build depends on; `calls` are `Answer.state` in order."""
     return fingerprint({"engine": engine(), "report": recipe.sha256, "calls": calls})
+
+
+def current_key(store: Store, published: Published, recipe: Recipe) -> str | None:
+    """The key of the last good build when its inputs are unchanged, else None.
+
+    The same code on the same answers asks the same questions, so asking what it asked then is enough.
+    """
+    record = published.build(recipe.name)
+    if record is None:
+        return None
+    try:
+        with store.connect() as con:
+            calls = replay(Query(con), record["calls"])
+    except (KvstoreError, KeyError):
+        return None  # an analysis that is gone or fails now: build, and say so there
+    return record["key"] if key_of(recipe, calls) == record["key"] else None
 
 
 @cache
