@@ -87,6 +87,7 @@ def connect(catalog: Path, lance: Path) -> duckdb.DuckDBPyConnection:
     }
     con = duckdb.connect(":memory:", config=config)
     try:
+        con.execute("set enable_progress_bar = false")  # DuckDB draws it on stdout, where data goes
         for statement in attach_statements(catalog, lance):
             con.execute(statement)
     except duckdb.Error as error:

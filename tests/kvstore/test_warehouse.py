@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import re
+import subprocess
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -162,6 +164,15 @@ def test_a_filter_on_one_image_uses_the_zone_map(make_store):
             "explain select value from patch_kv where run_id = 'run' and image_id = 3 and layer = 1"
         ).fetchall()[0][1]
     assert "image_id_idx" in re.sub(r"[^a-z_]", "", plan)
+
+
+def test_no_progress_bar_is_drawn_among_a_scripts_output(make_store):
+    code = (
+        f"from kvstore import Store; con = Store.open({str(make_store(images=1).store.root)!r}).connect()\n"
+        "print(con.execute(\"select current_setting('enable_progress_bar')\").fetchone())"
+    )  # with -c, as in a notebook, DuckDB would draw one
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout == "(False,)\n"
 
 
 def test_an_extension_of_another_duckdb_is_refused_with_the_remedy(monkeypatch):
