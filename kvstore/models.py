@@ -178,15 +178,17 @@ def load(name: str, device: str | None = None, dtype: str | None = None) -> Load
     Raises `ModelError` when it cannot be had, or is too large to be run on the CPU unasked.
     """
     loaded, chosen = load_config(name), choose_device(device)
-    check_size(loaded, chosen, asked=device is not None)
+    check_usable(loaded, chosen, asked=device is not None)
     return with_weights(loaded, chosen, choose_dtype(dtype, chosen))
 
 
-def check_size(loaded: Loaded, device: str, *, asked: bool) -> None:
-    """Raise `ModelError` for a large model on a CPU that was not asked for."""
+def check_usable(loaded: Loaded, device: str, *, asked: bool) -> None:
+    """Raise `ModelError` for a large model on a CPU unasked, and for a folder that lacks weights."""
     parameters = loaded.description["parameters"]
     if parameters > _LARGE and device == "cpu" and not asked:
         raise ModelError(_too_large(loaded.name, parameters, loaded.family.TINY))
+    if resolve(loaded.asked).kind == "folder":
+        model_files.check_weights(loaded.folder)
 
 
 def with_weights(loaded: Loaded, device: str, dtype: str) -> Loaded:

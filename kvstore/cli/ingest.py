@@ -15,9 +15,8 @@ if TYPE_CHECKING:
     from kvstore.prefill.forecast import Forecast
     from kvstore.prefill.ingest import Meter, Outcome
 
-#: Models to use when --model is not given, by data set; any other takes `DEFAULT_MODEL`.
+#: What is taken without --model, unless the data set's recipe names another as its `MODEL`.
 DEFAULT_MODEL = "llava-onevision-7b"
-TINY_FOR = {"shapes": "tiny-onevision"}
 
 
 def command(
@@ -73,7 +72,7 @@ def command(
         raise UnknownNameError("view", view, ("base", "all"))
     chosen: View = "all" if view == "all" else "base"
     options = Options(
-        dataset=dataset, model=model or TINY_FOR.get(dataset, DEFAULT_MODEL), root=root, split=split,
+        dataset=dataset, model=model or _default_model(dataset), root=root, split=split,
         limit=limit, layers=layers, encoder_layers=encoder_layers, sites=site_list(sites), pool=pool,
         prefix=prefix, view=chosen, batch=batch, device=device, dtype=dtype, run=run, workers=workers,
     )  # fmt: skip
@@ -83,7 +82,7 @@ def command(
 
         plan = engine.plan(options)
     if not dry_run:
-        models.check_size(plan.model, plan.device, asked=device is not None)
+        models.check_usable(plan.model, plan.device, asked=device is not None)
     opened = None if dry_run and not store.exists() else Store.open(store, create=not dry_run)
     with _bar() as meter:
         seen = engine.look(plan, meter)
@@ -96,6 +95,12 @@ def command(
         outcome = engine.ingest(opened, plan, seen, meter)
     _report(outcome, meter, store)
     return 1 if outcome.quarantined else 0
+
+
+def _default_model(dataset: str) -> str:
+    from kvstore import recipes
+
+    return str(getattr(recipes.load("ingest/datasets", dataset), "MODEL", DEFAULT_MODEL))
 
 
 def _tell(expected: Forecast, already: int) -> None:
