@@ -120,7 +120,10 @@ class Dataset:
 
 
 class DatasetRecipe(Protocol):
-    """``ingest/datasets/<name>.py``: a docstring (name, address, one quirk) and these symbols."""
+    """``ingest/datasets/<name>.py``: a docstring (name, address, one quirk) and these symbols.
+
+    It may also name the ``MODEL`` that is taken without ``--model``.
+    """
 
     SPLITS: tuple[str, ...]  # the first is the default; empty when the data set has none
 

@@ -46,9 +46,7 @@ CAPTION = (
 def build(query: Query) -> Iterator[Block]:
     scores = query("layer_scores")
     if scores.is_empty():
-        runs = query("provenance")["run_id"]
-        command = f"kvstore probe correspondence --run {runs[0]}" if len(runs) else "kvstore ingest shapes"
-        yield Missing("No probe has been scored in this store yet.", command)
+        yield Missing("No probe has been scored in this store yet.", _next(query))
         return
     for (run,), rows in scores.group_by("run_id", maintain_order=True):
         for (probe, metric), part in rows.group_by("probe", "metric", maintain_order=True):
@@ -58,6 +56,13 @@ def build(query: Query) -> Iterator[Block]:
             yield Table(
                 "Best layer and head of correspondence, held out", best, HELD_OUT, BEST, group=str(run)
             )
+
+
+def _next(query: Query) -> str:
+    """The command that gives the first score: a probe of a run whose data set has pairs, else an ingest."""
+    paired = query("dataset_summary").filter(pl.col("pairs") > 0).select("dataset")
+    runs = query("provenance").join(paired, on="dataset", how="semi")["run_id"]
+    return f"kvstore probe correspondence --run {runs[0]}" if len(runs) else "kvstore ingest shapes"
 
 
 def _panel(run: str, probe: str, metric: str, rows: pl.DataFrame) -> Chart:

@@ -17,6 +17,7 @@ from kvstore.datasets import Lazy
 from . import _scenes  # noqa: TID252 - the recipes' package has no fixed name
 
 SPLITS = ("test", "train", "val")
+MODEL = "tiny-onevision"  # nothing is downloaded to try it
 IMAGES = {"test": 200, "train": 2000, "val": 200}
 
 #: Pairs stay within so many consecutive images, so that the first images of a split have pairs of their own.

@@ -27,11 +27,22 @@ with orphans as (
     union all
     select 'pair', 'dataset_id', dataset_id from pair anti join dataset using (dataset_id)
     union all
+    select 'pair', 'source_image_id', source_image_id::varchar
+    from pair anti join image on image.image_id = source_image_id
+    union all
+    select 'pair', 'target_image_id', target_image_id::varchar
+    from pair anti join image on image.image_id = target_image_id
+    union all
     select 'quarantine', 'run_id', run_id from quarantine anti join run using (run_id)
     union all
     select 'key_stat', 'run_id', run_id from key_stat anti join run using (run_id)
     union all
     select 'match', 'run_id', run_id from match anti join run using (run_id)
+    union all
+    select 'match', 'name', dataset_id || ' ' || pair_id || ' ' || name
+    from match
+    join run using (run_id)
+    anti join pair_keypoint using (dataset_id, pair_id, name)
     union all
     select 'score', 'run_id', run_id from score anti join run using (run_id)
 )

@@ -78,6 +78,8 @@ WRONG = {
     "no_orphans": (
         "insert into object values ('set', 1, 77, 'cat', 0, 0, 1, 1, 1, false, null)",
         "insert into match values ('lost', 1, 'eye', 'value', 0, 0, 1, 1, 1, 1)",
+        "insert into match values ('run', 1, 'eye', 'value', 0, 0, 1, 1, 1, 1)",
+        "insert into pair values ('set', 1, 'cat', 1, 77, 0, 0, 1, 1, 0, 0, 1, 1)",
     ),
     "key_stat_sound": (
         "insert into key_stat values ('run', 3, 4, 0, 0, 0, 0, 4, 1, 1, 0)",  # of 4 images, of 3 in the run

@@ -16,6 +16,7 @@ import pyarrow as pa
 import pytest
 
 from kvstore import __version__, cli
+from kvstore.errors import UsageError
 from kvstore.store import Store
 
 BIN = Path(sys.executable).parent
@@ -122,6 +123,20 @@ def test_without_a_hub_one_line_says_how_to_try_it(tmp_path):
     assert (done.returncode, done.stdout, done.stderr.count("\n")) == (2, "", 1)
     assert "kvstore ingest shapes --model tiny-onevision" in done.stderr
     assert not (tmp_path / "s").exists()
+
+
+def test_the_model_by_default_is_the_one_that_the_data_set_names(run, monkeypatch):
+    from kvstore.prefill import ingest
+
+    asked = []
+
+    def plan(options):
+        asked.append(options.model)
+        raise UsageError("enough")
+
+    monkeypatch.setattr(ingest, "plan", plan)
+    assert [run("ingest", name)[0] for name in ("shapes", "coco")] == [2, 2]
+    assert asked == ["tiny-onevision", "llava-onevision-7b"]
 
 
 def test_version(run):

@@ -14,6 +14,7 @@ from kvstore.query import run_analysis
 from kvstore.report import Chart, Missing
 from kvstore.report.reading import Query
 from kvstore.report.recipe import load, read
+from tests.pairs import Pair, add_pairs
 from tests.stores import make_store
 
 GRID = (3, 4)
@@ -82,6 +83,14 @@ def test_an_empty_store_says_what_is_missing_and_how_to_fill_it(tmp_path: Path, 
     (outcome,) = report.build(store, [name])
     assert outcome.result == "built"
     assert f"--store {store.root}" in (store.root / "reports" / f"{name}.html").read_text()
+
+
+def test_the_first_score_is_sought_where_there_are_pairs(tmp_path: Path) -> None:
+    made = make_store(tmp_path / "store", images=2)
+    assert [block.command for block in blocks(made.store, "layer_curves")] == ["kvstore ingest shapes"]
+    add_pairs(made, [Pair(1, 2, {"eye": ((1.0, 1.0), (2.0, 2.0))})])
+    (missing,) = blocks(made.store, "layer_curves")
+    assert missing.command == "kvstore probe correspondence --run run"
 
 
 def test_all_build_on_a_filled_store(store: Any) -> None:
