@@ -94,16 +94,27 @@ def _version(con: duckdb.DuckDBPyConnection, sql: str, rows: pl.DataFrame) -> st
 
 
 def _tables(con: duckdb.DuckDBPyConnection, sql: str) -> list[Any]:
-    """Committed versions of all Lance tables, and a content hash of every catalog table that `sql` names."""
+    """Committed versions of all Lance tables, and a content hash of every catalog table that `sql` may read.
+
+    Those are the tables that it names; all of them where it calls a macro of the catalog.
+    """
     found: list[Any] = con.execute("select run_id, versions::varchar from run order by run_id").fetchall()
-    known = con.execute("select table_name from duckdb_tables() where not temporary order by 1").fetchall()
-    for (table,) in known:
-        if re.search(rf"\b{re.escape(table)}\b", sql, re.IGNORECASE):
+    tables = con.execute("select table_name from duckdb_tables() where not temporary order by 1").fetchall()
+    macros = con.execute(
+        "select distinct function_name from duckdb_functions() where database_name = 'kvstore'"
+    ).fetchall()
+    through_macro = any(_names(sql, macro) for (macro,) in macros)
+    for (table,) in tables:
+        if through_macro or _names(sql, table):
             name = '"' + table.replace('"', '""') + '"'
             found += con.execute(
                 f"select $table, count(*), bit_xor(hash(t)) from {name} as t", {"table": table}
             ).fetchall()
     return found
+
+
+def _names(sql: str, name: str) -> bool:
+    return re.search(rf"\b{re.escape(name)}\b", sql, re.IGNORECASE) is not None
 
 
 def replay(query: Query, calls: list[dict[str, Any]]) -> list[dict[str, Any]]:

@@ -148,6 +148,19 @@ def test_a_report_over_vectors_goes_stale_with_their_version(store: Any, recipe:
     assert [state.state for state in report.status(store)] == ["stale"]
 
 
+def test_a_report_over_vectors_goes_stale_with_what_a_macro_reads(store: Any, recipe: Path) -> None:
+    text = (
+        "-- points: one row per run\nselect 0 as layer, count(*) as value, $least as n from patch_kv"
+        " where exists (from Pair_Hits(null, [0.1]))\n"
+    )
+    (recipe / "sql/analyses/points.sql").write_text(text)
+    built(store)
+    assert built(store) == {"curve": "unchanged"}
+    with store.publish() as con:
+        con.execute("insert into match values ('run', 1, 'eye', 'value', 0, 0, 0, 1, 1, 0.5)")
+    assert [state.state for state in report.status(store)] == ["stale"]
+
+
 def test_a_failure_keeps_the_last_good_build_and_stops_no_other(store: Any, recipe: Path) -> None:
     built(store)
     page = (store.root / "reports/curve.html").read_bytes()
