@@ -109,8 +109,8 @@ class Writer:
                 window.fragments[kind] = write_fragment(path, schema, blocks) if window.images else []
         finally:
             self._free.put(window.buffer)
-        for kind, fragments in window.fragments.items():
-            sync(tables.location(self.lance_dir, self.run_id, kind), fragments)
+        for kind in tables.LARGE & window.fragments.keys():
+            sync(tables.location(self.lance_dir, self.run_id, kind), window.fragments[kind])
         self.busy += time.perf_counter() - start
         return window
 
@@ -139,7 +139,9 @@ class Writer:
         versions = {}
         for kind in self.schemas:
             fragments = [part for window in windows for part in window.fragments[kind]]
-            versions[kind] = commit(tables.location(self.lance_dir, self.run_id, kind), fragments)
+            path = tables.location(self.lance_dir, self.run_id, kind)
+            sync(path, fragments)  # small files only now: each sync makes a journal wait for all else
+            versions[kind] = commit(path, fragments)
         self.publish(_sum([window.progress for window in windows]), versions)
         self._next = time.monotonic() + max(INTERVAL, PATIENCE * (time.monotonic() - start))
 

@@ -30,6 +30,9 @@ KEY_MOMENT = "key_moment"
 #: What people query; the views of the catalog have these names.
 PUBLIC = (PATCH_KV, POOLED_KV, PATCH_INPUT, PATCH_ENCODER)
 
+#: Tables with a row per patch: nearly all bytes are theirs.
+LARGE = frozenset((PATCH_KV, PATCH_INPUT, PATCH_ENCODER))
+
 #: Lance file format; the fastest to write of those measured, when fed in small batches.
 FORMAT = "2.2"
 

@@ -84,7 +84,8 @@ def sync(path: Path, fragments: Iterable[FragmentMetadata]) -> None:
             descriptor = os.open(path / "data" / file.path, os.O_RDONLY)
             try:
                 os.fsync(descriptor)
-                os.posix_fadvise(descriptor, 0, 0, os.POSIX_FADV_DONTNEED)
+                if hasattr(os, "posix_fadvise"):  # the next window needs the page cache more than readers do
+                    os.posix_fadvise(descriptor, 0, 0, os.POSIX_FADV_DONTNEED)
             finally:
                 os.close(descriptor)
     except OSError as error:
