@@ -16,7 +16,7 @@ import torch
 
 from kvstore import datasets, models, vectors
 from kvstore.contracts import Inputs, Site
-from kvstore.errors import ImageError
+from kvstore.errors import ImageError, UsageError
 from kvstore.prefill import annotate, record
 from kvstore.prefill.blocks import Blocks, Buffer, bytes_of, complaint, rows_of, widths
 from kvstore.prefill.claim import claim
@@ -281,7 +281,12 @@ class _Session:
         blocks = buffer.blocks([self.plan.stored(item.layout) for item in inputs])
         most = self.plan.options.batch or BATCH[self.plan.memory.partition(":")[0]]
         for group in batches(inputs, most, BATCH_TOKENS):
-            engine.run([inputs[i] for i in group], [blocks[i] for i in group])
+            try:
+                engine.run([inputs[i] for i in group], [blocks[i] for i in group])
+            except torch.OutOfMemoryError as error:
+                raise UsageError(
+                    f"{self.plan.device} is out of memory; try --batch {len(group) // 2 or 1}."
+                ) from error
         self.prefill_seconds += time.perf_counter() - start
         return _Running(buffer, good, faults, blocks, engine.mark())
 

@@ -255,3 +255,14 @@ def test_other_inputs_are_another_run_and_a_taken_name_is_refused(images: Path, 
     with pytest.raises(UsageError, match=r"has other inputs \(layers\)"):
         ingest(tmp_path, images, limit=1, layers="0", run=one.run_id)
     assert len(store.runs()) == 2
+
+
+def test_a_full_device_names_the_remedy(
+    tmp_path: Path, images: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(*_: object) -> None:
+        raise torch.OutOfMemoryError("CUDA out of memory")
+
+    monkeypatch.setattr(Engine, "run", full)
+    with pytest.raises(UsageError, match="out of memory; try --batch"):
+        ingest(tmp_path / "store", images)
