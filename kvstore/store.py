@@ -12,7 +12,7 @@ import os
 import re
 import shutil
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -79,6 +79,10 @@ class Store:
         """A read-only snapshot with views and macros; close it yourself, it is a context manager."""
         return warehouse.connect(self.catalog, self.lance)
 
+    def tables(self) -> AbstractContextManager[duckdb.DuckDBPyConnection]:
+        """A read-only snapshot of the catalog's tables alone: quicker than `connect`, no vectors."""
+        return warehouse.catalog_only(self.catalog)
+
     @contextmanager
     def publish(self) -> Iterator[duckdb.DuckDBPyConnection]:
         """A private writable copy of the catalog, renamed into place on success and dropped on an error.
@@ -115,10 +119,9 @@ class Store:
 
     def runs(self) -> list[dict[str, Any]]:
         """Every run, a dict of table `run`'s columns each, by name."""
-        with duckdb.connect(":memory:") as con:
-            con.execute(f"attach {warehouse.text(self.catalog)} as kvstore (read_only)")
+        with self.tables() as con:
             # By way of Arrow: DuckDB's own fetch of a time with its zone needs pytz.
-            rows = con.execute("select * from kvstore.run order by run_id").to_arrow_table().to_pylist()
+            rows = con.execute("select * from run order by run_id").to_arrow_table().to_pylist()
             return [row | {"versions": dict(row["versions"])} for row in rows]
 
     def recover(self) -> list[str]:
@@ -200,9 +203,8 @@ class Store:
 
     def _check_version(self) -> None:
         try:
-            with duckdb.connect(":memory:") as con:
-                con.execute(f"attach {warehouse.text(self.catalog)} as kvstore (read_only)")
-                row = con.execute("select version, created_by from kvstore.store").fetchone()
+            with self.tables() as con:
+                row = con.execute("select version, created_by from store").fetchone()
         except duckdb.Error as error:
             reason = str(error).splitlines()[0]
             raise StoreError(f"{self.catalog} is not the catalog of a store: {reason}") from error

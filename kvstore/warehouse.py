@@ -97,6 +97,15 @@ def connect(catalog: Path, lance: Path) -> duckdb.DuckDBPyConnection:
     return con
 
 
+@contextmanager
+def catalog_only(catalog: Path) -> Iterator[duckdb.DuckDBPyConnection]:
+    """A connection that reads one snapshot of the catalog's tables, without the vectors' 0.9 s of loading."""
+    with duckdb.connect(":memory:", config={"python_enable_replacements": False}) as con:
+        con.execute(f"attach {text(catalog)} as kvstore (read_only)")
+        con.execute("use kvstore")
+        yield con
+
+
 def attach_statements(catalog: Path, lance: Path) -> list[str]:
     """What opens the store in any DuckDB of this version, the shell included."""
     return [

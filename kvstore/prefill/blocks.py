@@ -34,6 +34,12 @@ def widths(shape: Shape) -> dict[Site, int]:
     return {site: width for site, width in all_widths.items() if width}
 
 
+def table_rows(layout: Layout, shape: Shape) -> int:
+    """Rows that one image makes in patch_kv, patch_input and patch_encoder; key and value share theirs."""
+    sites = [site for site in widths(shape) if not (site == "value" and shape.key)]
+    return sum(rows_of(site, layout, shape) for site in sites)
+
+
 def bytes_of(layout: Layout, shape: Shape) -> int:
     """Bytes of one image's vectors."""
     return sum(2 * width * rows_of(site, layout, shape) for site, width in widths(shape).items())

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from kvstore.errors import NoSpaceError
-from kvstore.prefill.blocks import bytes_of, rows_of, widths
+from kvstore.prefill.blocks import bytes_of, table_rows
 from kvstore.prefill.plan import Plan
 from kvstore.prefill.survey import Seen
 
@@ -53,16 +53,10 @@ def forecast(plan: Plan, todo: Sequence[Seen], refused: int, store: Path) -> For
             continue
         layout = plan.stored(image.layout)
         tokens += len(plan.head) + image.layout.tokens
-        rows += sum(rows_of(site, layout, plan.shape) for site in _tables(plan))
+        rows += table_rows(layout, plan.shape)
         size += bytes_of(layout, plan.shape)
     seconds = tokens * flops_per_token(plan) / _flops_per_second(plan) if tokens else 0.0
     return Forecast(len(todo), refused, tokens, rows, int(size * OVERHEAD), _free(store), seconds)
-
-
-def _tables(plan: Plan) -> list:  # type: ignore[type-arg]
-    """One site for each table: key and value share rows."""
-    sites = list(widths(plan.shape))
-    return [site for site in sites if not (site == "value" and "key" in sites)]
 
 
 def flops_per_token(plan: Plan) -> float:

@@ -18,7 +18,7 @@ from kvstore import datasets, models, vectors
 from kvstore.contracts import Inputs, Site
 from kvstore.errors import ImageError, UsageError
 from kvstore.prefill import annotate, record
-from kvstore.prefill.blocks import Blocks, Buffer, bytes_of, complaint, rows_of, widths
+from kvstore.prefill.blocks import Blocks, Buffer, bytes_of, complaint, table_rows, widths
 from kvstore.prefill.claim import claim
 from kvstore.prefill.decode import Decoder, Ready
 from kvstore.prefill.forecast import Forecast, forecast
@@ -122,7 +122,7 @@ def expect(plan: Plan, seen: Sequence[Seen], stored: set[str], store_root: Any) 
 
 def stored(store: Store, plan: Plan) -> set[str]:
     """sha256 of the images that the plan's run holds already."""
-    with store.connect() as con:
+    with store.tables() as con:
         return record.stored(con, plan.fingerprint)
 
 
@@ -224,7 +224,7 @@ class _Session:
 
     def _annotated(self) -> set[tuple[str, str]]:
         """Names and contents of this data set's images that are annotated already."""
-        with self.store.connect() as con:
+        with self.store.tables() as con:
             rows = con.execute(
                 "select dataset_image.name, sha256 from dataset_image join image using (image_id) "
                 "join dataset using (dataset_id) where fingerprint = $f",
@@ -238,7 +238,7 @@ class _Session:
         self.moments, covered = KeyMoments.load(
             self.store.lance, self.run_id, len(shape.layers), shape.heads, self.plan.memory
         )
-        with self.store.connect() as con:
+        with self.store.tables() as con:
             layouts = record.layouts(con, self.run_id)
         good = torch.ones((), dtype=torch.bool, device=self.plan.memory)
         for image_id, (first, _) in reader.spans.items():
@@ -320,8 +320,7 @@ class _Session:
         head, shape = len(self.plan.head), self.plan.shape
         progress.grids += record.grids(self.run_id, image_id, blocks.layout, head)
         progress.tokens += head + inputs.layout.tokens
-        sites = [site for site in widths(shape) if not (site == "value" and shape.key)]
-        progress.rows += sum(rows_of(site, blocks.layout, shape) for site in sites)
+        progress.rows += table_rows(blocks.layout, shape)
         progress.bytes += bytes_of(blocks.layout, shape)
 
     def _publish(self, progress: record.Progress, versions: dict[str, int]) -> None:
