@@ -137,10 +137,10 @@ def ingest(store: Store, plan: Plan, seen: Sequence[Seen], meter: Meter) -> Outc
         session = _Session(store, plan, run_id, seen, meter)
         try:
             session.run()
+            return session.finish()
         except BaseException:
             session.interrupt()
             raise
-        return session.finish()
 
 
 class _Session:

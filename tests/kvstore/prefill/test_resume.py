@@ -249,7 +249,7 @@ def test_a_smaller_limit_after_a_kill_keeps_all_moments(
 def test_ctrl_c_leaves_an_interrupted_run_that_the_same_command_ends(
     images: Path, straight: Store, start: Start, tmp_path: Path, small_windows: None
 ) -> None:
-    child = start(slow_ingest.run, 0.1, tmp_path, images, WANTED)
+    child = start(slow_ingest.run, 0.5, tmp_path, images, WANTED)
     store = Store(tmp_path)
     wait_for_images(store, 2)
     child.kill(signal.SIGINT)
