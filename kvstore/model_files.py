@@ -28,13 +28,21 @@ def cache_folder() -> Path:
     return Path(os.environ.get("KVSTORE_CACHE") or platformdirs.user_cache_dir("kvstore"))
 
 
+def shipped() -> dict[str, Path]:
+    """The trained tiny models that come with the package: their folders by name."""
+    from kvstore import recipes
+
+    configs = (path for root in recipes.__path__ for path in Path(root, "ingest/tiny").glob("*/config.json"))
+    return {path.parent.name: path.parent for path in configs}
+
+
 def tiny_folder(family: ModuleType) -> Path:
-    """The folder of a family's tiny model, made on first use.
+    """The folder of a family's untrained tiny model, made on first use.
 
     It is keyed by the code that makes it, and appears whole or not at all; of two processes that make it at
     once, one's folder stays.
     """
-    folder = cache_folder() / "tiny" / f"{family.TINY}-{_tiny_key(family)}"
+    folder = cache_folder() / "tiny" / f"{family.TINY}-untrained-{_tiny_key(family)}"
     if folder.is_dir():
         return folder
     try:

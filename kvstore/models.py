@@ -20,6 +20,8 @@ from kvstore.errors import ModelError, UnknownNameError, UsageError
 _KIND = "ingest/models"
 #: From this many weights on a model is not run on the CPU unless that is asked for.
 _LARGE = 1_000_000_000
+#: What a tiny model's name ends with when its weights are drawn, not learnt.
+_UNTRAINED = "-untrained"
 DTYPES = ("float32", "bfloat16", "float16")
 
 
@@ -27,7 +29,7 @@ DTYPES = ("float32", "bfloat16", "float16")
 class Source:
     """Where a model comes from.
 
-    `kind` is "tiny", "hub" or "folder"; `location` the family, the hub id, or the folder's path.
+    `kind` is "tiny", "hub" or "folder"; `location` the tiny model, the hub id, or the folder's path.
     """
 
     name: str
@@ -73,9 +75,10 @@ def families() -> dict[str, ModuleType]:
 
 def aliases() -> dict[str, str]:
     """Short name -> hub id, of all families; a tiny model's name stands for itself."""
-    found: dict[str, str] = {}
+    found: dict[str, str] = {name: name for name in model_files.shipped()}
     for family in families().values():
-        found.update({family.TINY: family.TINY, **family.ALIASES})
+        names = (family.TINY, f"{family.TINY}{_UNTRAINED}")
+        found.update({**dict(zip(names, names, strict=True)), **family.ALIASES})
     return dict(sorted(found.items()))
 
 
@@ -211,7 +214,11 @@ def _folder(source: Source, *, weights: bool) -> Path:
         return Path(source.location)
     if source.kind == "hub":
         return model_files.snapshot(source.location, nearest_tiny(source.location), weights=weights)
-    return model_files.tiny_folder({each.TINY: each for each in families().values()}[source.location])
+    shipped = model_files.shipped()
+    if source.location in shipped:
+        return shipped[source.location]
+    untrained = {each.TINY: each for each in families().values()}
+    return model_files.tiny_folder(untrained[source.location.removesuffix(_UNTRAINED)])
 
 
 def _parts(folder: Path) -> tuple[Any, Any, Any]:

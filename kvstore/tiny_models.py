@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 #: Rows of the token embedding: what the tokenizer learns, and room.
-VOCABULARY = 1024
+VOCABULARY = 704
 #: Grouped-query attention with 2 KV heads of 32 numbers, as flat as a language model can be.
 TEXT: dict[str, Any] = {
     "vocab_size": VOCABULARY,
@@ -27,19 +27,24 @@ TEXT: dict[str, Any] = {
     "max_position_embeddings": 32768,
 }
 VISION: dict[str, Any] = {
-    "hidden_size": 96,
-    "intermediate_size": 192,
+    "hidden_size": 128,
+    "intermediate_size": 256,
     "num_hidden_layers": 4,
-    "num_attention_heads": 3,
+    "num_attention_heads": 4,
 }
+#: What the tokenizer learns from: sentences, and words that each become one token, alone and after a space.
 _CORPUS = """
 A photo of a cat that sleeps on a sofa. Two dogs run across the green field behind the house.
 What is in this image? Describe the picture in one sentence. Which of the two is on the left?
-The red circle is above the blue square, and a small yellow triangle lies to the right of both.
-A person rides a bicycle along the street, next to a bus, a car and a traffic light.
-How many objects are there? There are three of them: a chair, a table and a bottle of water.
-You are a helpful assistant. You are able to understand the visual content that the user provides.
-Answer with yes or no. Is the bird in front of the tree? Yes, the bird is in front of the tree.
+You are a helpful language and vision assistant. You are able to understand the visual content that the
+user provides, and assist the user with a variety of tasks using natural language. Answer with yes or no.
+"""
+_WORDS = """
+Is there a an the fish bird car house tree person cup boat birds cars houses trees people cups boats thing
+things object objects red orange yellow green teal blue purple pink What color is style How many are Where
+Which image images first second third or has have of have left right above below top bottom middle in on at
+and one two three four five six yes no flat outline outlines hatched pixelated watercolour watercolor with
+drawn as striped checked cloudy plain background Describe picture look like system user assistant to by
 """
 
 
@@ -49,7 +54,7 @@ def rope(theta: float, **further: Any) -> dict[str, Any]:
 
 
 def tokenizer(special: Sequence[str], template: str, end: str, pad: str, begin: str | None = None) -> Any:
-    """A byte-level BPE trained on a few sentences, with the family's special tokens and chat template.
+    """A byte-level BPE trained on a few sentences and words, with the family's special tokens and chat template.
 
     `begin`, where given, is put before every text, as Llama's tokenizers do.
     """
@@ -60,9 +65,10 @@ def tokenizer(special: Sequence[str], template: str, end: str, pad: str, begin: 
     bpe.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
     bpe.decoder = decoders.ByteLevel()
     trainer = trainers.BpeTrainer(
-        vocab_size=640, initial_alphabet=sorted(pre_tokenizers.ByteLevel.alphabet()), show_progress=False
+        vocab_size=960, initial_alphabet=sorted(pre_tokenizers.ByteLevel.alphabet()), show_progress=False
     )
-    bpe.train_from_iterator(_CORPUS.splitlines(), trainer)
+    words = [form for word in _WORDS.split() for form in (word, f" {word}")]
+    bpe.train_from_iterator(_CORPUS.splitlines() + 4 * words, trainer)
     bpe.add_special_tokens(list(special))
     if begin is not None:
         bpe.post_processor = processors.TemplateProcessing(

@@ -87,7 +87,10 @@ def tiny(folder: Path) -> None:
     side = 112
     pinpoints = [[side * rows, side * columns] for rows, columns in ((1, 2), (2, 1), (2, 2), (3, 1), (1, 3))]
     config = LlavaNextConfig(
-        vision_config=CLIPVisionConfig(**tiny_models.VISION, image_size=side, patch_size=8).to_dict(),
+        # as in CLIP's use, the last layer goes unused: features are those of the last but one
+        vision_config=CLIPVisionConfig(
+            **{**tiny_models.VISION, "num_hidden_layers": 5}, image_size=side, patch_size=8
+        ).to_dict(),
         text_config=LlamaConfig(**tiny_models.TEXT, **tiny_models.rope(5e5)).to_dict(),
         image_token_index=tokenizer.convert_tokens_to_ids("<image>"),
         image_grid_pinpoints=pinpoints,

@@ -116,7 +116,7 @@ _SPECIAL = (
 
 
 def tiny(folder: Path) -> None:
-    """Write `tiny-qwen`: cells of 28 px, 40 to 300 tokens an image, windows of 112 px in 3 of 4 layers."""
+    """Write `tiny-qwen`: cells of 28 px, 40 to 120 tokens an image, windows of 112 px in 3 of 4 layers."""
     from transformers import (
         Qwen2_5_VLConfig,
         Qwen2_5_VLForConditionalGeneration,
@@ -137,7 +137,7 @@ def tiny(folder: Path) -> None:
         vision_config={
             **vision,
             "depth": 4,
-            "num_heads": 3,
+            "num_heads": 4,
             "out_hidden_size": tiny_models.TEXT["hidden_size"],
             "fullatt_block_indexes": [3],
             "window_size": 112,
@@ -147,6 +147,6 @@ def tiny(folder: Path) -> None:
         vision_start_token_id=token("<|vision_start|>"),
         vision_end_token_id=token("<|vision_end|>"),
     )
-    processor = Qwen2VLImageProcessorPil(size={"shortest_edge": 40 * 28 * 28, "longest_edge": 300 * 28 * 28})
+    processor = Qwen2VLImageProcessorPil(size={"shortest_edge": 40 * 28 * 28, "longest_edge": 120 * 28 * 28})
     settings = {"processor_class": "Qwen2_5_VLProcessor"}
     tiny_models.write(folder, Qwen2_5_VLForConditionalGeneration, config, processor, tokenizer, settings)
