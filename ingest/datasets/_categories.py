@@ -9,8 +9,12 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import dataclass
-from math import cos, pi, sin
-from typing import Literal
+from functools import cached_property
+from itertools import accumulate
+from math import cos, hypot, pi, sin
+from typing import Any, Literal
+
+import numpy as np
 
 Point = tuple[float, float]
 Paint = Literal["main", "second", "dark", "light"]
@@ -31,6 +35,23 @@ class Category:
     name: str
     parts: tuple[Part, ...]
     keypoints: dict[str, Point]
+
+    @cached_property
+    def corners(self) -> np.ndarray[Any, np.dtype[Any]]:
+        """The corners of all parts, long edges divided so that they can bend; float [corners, 2]."""
+        return np.array([corner for part in self.parts for corner in _divided(part.outline)])
+
+    @cached_property
+    def ends(self) -> list[int]:
+        """0, and after each part the number of corners so far."""
+        return list(accumulate((len(list(_divided(part.outline))) for part in self.parts), initial=0))
+
+
+def _divided(outline: tuple[Point, ...]) -> Iterable[Point]:
+    """The outline's corners and points between them, at most 0.2 apart."""
+    for (xa, ya), (xb, yb) in zip(outline, outline[1:] + outline[:1], strict=True):
+        steps = int(hypot(xb - xa, yb - ya) / 0.2) + 1
+        yield from ((xa + (xb - xa) * n / steps, ya + (yb - ya) * n / steps) for n in range(steps))
 
 
 def _polygon(paint: Paint, *outline: Point) -> Part:

@@ -1,19 +1,16 @@
 """Scenes of `shapes`: composed from a seed, painted, and annotated from the same polygons.
 
 A scene is known by (split, number) alone. Only generators whose streams are frozen are drawn from, corners
-are rounded before they are painted, and the PNG is written without compression: the bytes of an image are the
+are rounded to 1/64 pixel before they are painted, and the PNG is written without compression: the bytes of an image are the
 same in every process and, with one version of Pillow, on every machine.
 """
 
 from __future__ import annotations
 
-import colorsys
 import random
 import struct
 import zlib
 from dataclasses import dataclass
-from functools import cached_property
-from math import cos, hypot, radians, sin
 from typing import Any
 
 import numpy as np
@@ -22,54 +19,40 @@ from PIL import Image, ImageChops, ImageDraw
 from kvstore import masks
 from kvstore.contracts import Annotations, Keypoint, Object
 
-from ._categories import CATEGORIES, Category, Point  # noqa: TID252 - the recipes' package has no fixed name
+from . import _styles  # noqa: TID252 - the recipes' package has no fixed name
+from ._categories import Point  # noqa: TID252
+from ._styles import STYLES  # noqa: TID252
+from ._things import HUES as HUES  # noqa: TID252 - part of what this module offers
+from ._things import Placed, below, between, drawn  # noqa: TID252
 
-SEED, VERSION, SIDE = 2510, 1, 384
+SEED, VERSION, SIDE = 2510, 2, 384
 
 _FINE = 3  # painted this many times larger, then averaged: smooth edges, and the share of each pixel covered
 _SIZES = ((SIDE, SIDE), (SIDE, SIDE), (SIDE, SIDE), (512, 384), (320, 448), (448, 336))
-_HUES = ("red", "orange", "yellow", "green", "teal", "blue", "purple", "pink")
 _GROUNDS = ("plain", "striped", "checked", "cloudy")
+
+_COUNTS = (0.10, 0.25, 0.30, 0.25, 0.10)  # how often a scene has 1, 2, ... objects
+_RADII = ((0.23, 0.33), (0.21, 0.32), (0.18, 0.29), (0.16, 0.26), (0.14, 0.22))  # of the shorter side
+_SEEN = 0.55, 0.9  # the share of each object that must be seen at least, anew for each that is added
+_BEYOND = 0.15  # the share of an object's width or height beyond the image's edge, at most
+_COARSE = 4  # what objects hide is judged on a map this many times smaller
 
 Colour = tuple[int, int, int]
 Pixels = np.ndarray[Any, np.dtype[Any]]
 
 
 @dataclass(frozen=True)
-class Placed:
-    """One object of a scene; colours by `Part.paint`, `matrix` maps the category's frame to pixels."""
-
-    category: Category
-    hue: str
-    colours: dict[str, Colour]
-    matrix: tuple[float, float, float, float, float, float]
-
-    def at(self, point: Point) -> Point:
-        """Where a point of the category's frame lies in the image; on a grid of 1/64 pixel."""
-        a, b, c, d, x, y = self.matrix
-        return _rounded(a * point[0] + b * point[1] + x), _rounded(c * point[0] + d * point[1] + y)
-
-    @cached_property
-    def outlines(self) -> list[list[Point]]:
-        """Its parts' outlines in the image, from back to front."""
-        return [[self.at(point) for point in part.outline] for part in self.category.parts]
-
-
-@dataclass(frozen=True)
 class Scene:
-    """What stands in one image; objects from back to front, no two of one category."""
+    """What stands in one image; objects from back to front."""
 
     split: str
     number: int
     width: int
     height: int
+    style: str
     ground: str
     objects: tuple[Placed, ...]
     noise: int  # seed of the background's texture
-
-
-def _rounded(value: float) -> float:
-    return round(value * 64) / 64
 
 
 # ------------------------------------------------------------------------------------------------- composing
@@ -78,61 +61,59 @@ def _rounded(value: float) -> float:
 def compose(split: str, number: int) -> Scene:
     """The scene `number` of a split."""
     rng = random.Random(f"shapes/{VERSION}/{SEED}/{split}/{number}")
-    width, height = _SIZES[_below(rng, len(_SIZES))]
-    order = sorted(CATEGORIES, key=lambda category: (rng.random(), category.name))
-    taken: list[tuple[float, float, float]] = []  # x, y, radius
-    objects = []
-    for category in order[: 2 + _below(rng, 3)]:
-        spot = _free_spot(rng, width, height, taken)
-        if spot:
-            taken.append(spot)
-            objects.append(_placed(rng, category, *spot))
-    ground = _GROUNDS[_below(rng, len(_GROUNDS))]
-    return Scene(split, number, width, height, ground, tuple(objects), _below(rng, 2**32))
+    width, height = _SIZES[below(rng, len(_SIZES))]
+    style = STYLES[below(rng, len(STYLES))]
+    ground = _GROUNDS[below(rng, len(_GROUNDS))]
+    objects = _arranged(rng, width, height, _count(rng))
+    return Scene(split, number, width, height, style, ground, objects, below(rng, 2**32))
 
 
-def _below(rng: random.Random, end: int) -> int:
-    return int(rng.random() * end)  # random() is the one draw that Python promises never to change
+def _count(rng: random.Random) -> int:
+    draw = rng.random()
+    return 1 + sum(draw >= sum(_COUNTS[:n]) for n in range(1, len(_COUNTS)))
 
 
-def _between(rng: random.Random, low: float, high: float) -> float:
-    return low + (high - low) * rng.random()
+def _arranged(rng: random.Random, width: int, height: int, count: int) -> tuple[Placed, ...]:
+    """Objects that hide each other in part, never mostly; one that finds no such spot is left out."""
+    objects: list[Placed] = []
+    numbers = Image.new("L", (width // _COARSE, height // _COARSE), 0)  # which object each point shows
+    areas = [0]
+    for _ in range(count):
+        new, seen = drawn(rng, objects), between(rng, *_SEEN)
+        for _ in range(40):
+            radius = between(rng, *_RADII[count - 1]) * min(width, height)
+            placed = _somewhere(rng, new, radius, width, height)
+            trial = numbers.copy()
+            area = _number(placed, len(areas), trial)
+            found = trial.histogram()
+            if all(found[n] >= seen * whole for n, whole in enumerate([*areas, area])):
+                objects.append(placed)
+                areas.append(area)
+                numbers = trial
+                break
+    return tuple(objects)
 
 
-def _free_spot(
-    rng: random.Random, width: int, height: int, taken: list[tuple[float, float, float]]
-) -> tuple[float, float, float] | None:
-    """A circle inside the image that may cover others in part, never mostly."""
-    for _ in range(40):
-        radius = _between(rng, 0.17, 0.34) * min(width, height)
-        x, y = _between(rng, radius, width - radius), _between(rng, radius, height - radius)
-        if all(hypot(x - u, y - v) > 0.42 * (radius + r) + 0.3 * max(radius, r) for u, v, r in taken):
-            return x, y, radius
-    return None
+def _somewhere(rng: random.Random, new: Placed, radius: float, width: int, height: int) -> Placed:
+    """An object of radius 1 enlarged and moved; one in four may reach beyond the image's edge."""
+    corners = new.exactly(new.category.corners) * radius
+    (left, top), (right, bottom) = corners.min(0).tolist(), corners.max(0).tolist()
+    beyond = _BEYOND if rng.random() < 0.25 else 0.0
+    over, under = beyond * (right - left), beyond * (bottom - top)
+    x = between(rng, -left - over, width - right + over)
+    y = between(rng, -top - under, height - bottom + under)
+    a, b, c, d = (radius * v for v in new.matrix[:4])
+    return Placed(new.category, new.hue, new.colours, (a, b, c, d, x, y), new.warp)
 
 
-def _placed(rng: random.Random, category: Category, x: float, y: float, radius: float) -> Placed:
-    """An instance with its own colours, tilt, stretch and direction."""
-    tilt = radians(_between(rng, -30, 30))
-    stretch = _between(rng, 0.8, 1.0)
-    wide, tall = (radius, radius * stretch) if rng.random() < 0.5 else (radius * stretch, radius)
-    wide = -wide if rng.random() < 0.5 else wide
-    matrix = (cos(tilt) * wide, -sin(tilt) * tall, sin(tilt) * wide, cos(tilt) * tall, x, y)
-    hue = _below(rng, len(_HUES))
-    second = (hue + 2 + _below(rng, len(_HUES) - 3)) % len(_HUES)
-    colours = {
-        "main": _colour(rng, hue, (0.65, 0.95), (0.6, 0.9)),
-        "second": _colour(rng, second, (0.5, 0.95), (0.5, 0.95)),
-        "dark": _colour(rng, second, (0.2, 0.6), (0.08, 0.25)),
-        "light": _colour(rng, hue, (0.02, 0.2), (0.9, 1.0)),
-    }
-    return Placed(category, _HUES[hue], colours, matrix)
-
-
-def _colour(rng: random.Random, hue: int, saturation: Point, value: Point) -> Colour:
-    turn = (0.0, 0.08, 0.15, 0.33, 0.48, 0.6, 0.75, 0.9)[hue] + _between(rng, -0.02, 0.02)
-    red, green, blue = colorsys.hsv_to_rgb(turn % 1.0, _between(rng, *saturation), _between(rng, *value))
-    return round(red * 255), round(green * 255), round(blue * 255)
+def _number(placed: Placed, number: int, numbers: Image.Image) -> int:
+    """Draw an object with a number; return its area there, what lies beyond the image's edge counted, too."""
+    x, y, side_x, side_y = _frame(placed)
+    own = Image.new("L", (side_x // _COARSE + 2, side_y // _COARSE + 2), 0)
+    for pen, left, top in ((ImageDraw.Draw(numbers), 0, 0), (ImageDraw.Draw(own), x, y)):
+        for outline in placed.outlines:
+            pen.polygon([((u - left) / _COARSE, (v - top) / _COARSE) for u, v in outline], number)
+    return own.histogram()[number]
 
 
 # -------------------------------------------------------------------------------------------------- painting
@@ -140,13 +121,15 @@ def _colour(rng: random.Random, hue: int, saturation: Point, value: Point) -> Co
 
 def paint(scene: Scene) -> Image.Image:
     """The scene's image, RGB."""
-    canvas = _background(scene)
+    noise = np.random.RandomState(scene.noise)  # its stream is frozen; default_rng's is not
+    canvas = _styles.ground(scene.style, _background(scene, noise))
     for placed in scene.objects:
-        x, y, side_x, side_y = _frame(placed)
-        fine = Image.new("RGB", (side_x * _FINE, side_y * _FINE), placed.colours["main"])
-        _draw(fine, placed, x, y, placed.colours)
+        x, y, width, height = _frame(placed)
+        colours = [placed.colours[part.paint] for part in placed.category.parts]
+        parts = list(zip(_enlarged(placed, x, y), colours, strict=True))
+        fine = _styles.inside(scene.style, (width * _FINE, height * _FINE), parts, _FINE)
         canvas.paste(fine.reduce(_FINE), (x, y), _stencil(placed))
-    return canvas
+    return _styles.whole(scene.style, canvas, noise)
 
 
 def _frame(placed: Placed) -> tuple[int, int, int, int]:
@@ -160,27 +143,33 @@ def _stencil(placed: Placed) -> Image.Image:
     """How much of each pixel of its frame an object covers, 0 to 255; mode L."""
     x, y, width, height = _frame(placed)
     fine = Image.new("L", (width * _FINE, height * _FINE), 0)
-    _draw(fine, placed, x, y, dict.fromkeys(placed.colours, 255))
+    pen = ImageDraw.Draw(fine)
+    for corners in _enlarged(placed, x, y):
+        pen.polygon(corners, 255)
     return fine.reduce(_FINE)
 
 
-def _draw(fine: Image.Image, placed: Placed, left: int, top: int, fill: dict[str, Any]) -> None:
-    """Draw an object's parts, enlarged, into its frame. Pillow's polygons speak of pixel centres."""
-    pen = ImageDraw.Draw(fine)
-    for part, outline in zip(placed.category.parts, placed.outlines, strict=True):
-        corners = [((x - left) * _FINE - 0.5, (y - top) * _FINE - 0.5) for x, y in outline]
-        pen.polygon(corners, fill[part.paint])
+def _enlarged(placed: Placed, left: int, top: int) -> list[list[Point]]:
+    """An object's outlines, enlarged, in its frame. Pillow's polygons speak of pixel centres."""
+    return [
+        [((x - left) * _FINE - 0.5, (y - top) * _FINE - 0.5) for x, y in outline]
+        for outline in placed.outlines
+    ]
 
 
-def _background(scene: Scene) -> Image.Image:
-    """Two pale colours mixed by a pattern, with grain."""
-    noise = np.random.RandomState(scene.noise)  # its stream is frozen; default_rng's is not
-    ends = zip(*(noise.randint(90, 210, 3).tolist() for _ in range(2)), strict=True)
+def _background(scene: Scene, noise: np.random.RandomState) -> Image.Image:
+    """Two dull colours mixed by a pattern, with grain."""
+    ends = zip(*(_dull(noise) for _ in range(2)), strict=True)
     mix = Image.fromarray(_pattern(scene, noise))
     planes = [mix.point([one + ((other - one) * v >> 8) for v in range(256)]) for one, other in ends]
     grain = Image.frombytes("L", mix.size, noise.bytes(scene.width * scene.height))
     grain = grain.point([v & 15 for v in range(256)])
     return Image.merge("RGB", [ImageChops.add(plane, grain) for plane in planes])
+
+
+def _dull(noise: np.random.RandomState) -> list[int]:
+    grey = int(noise.randint(95, 215))
+    return [grey + shift for shift in noise.randint(-18, 19, 3).tolist()]
 
 
 def _pattern(scene: Scene, noise: np.random.RandomState) -> Pixels:
@@ -263,10 +252,19 @@ def annotate(scene: Scene) -> Annotations:
 
 
 def keypoints(scene: Scene, place: int) -> tuple[Keypoint, ...]:
-    """Keypoints of the object `place`; hidden (1) when a part of an object before it covers the point."""
+    """Keypoints of the object `place`; hidden (1) when a part of an object before it covers the point.
+
+    A keypoint beyond the image's edge is not labelled, and left out.
+    """
     placed, before = scene.objects[place], scene.objects[place + 1 :]
-    points = ((name, placed.at(point)) for name, point in placed.category.keypoints.items())
-    return tuple(Keypoint(name, *at, 1 if any(_covers(o, at) for o in before) else 2) for name, at in points)
+    inside = {
+        name: (x, y)
+        for name, (x, y) in placed.keypoints.items()
+        if 0 <= x < scene.width and 0 <= y < scene.height
+    }
+    return tuple(
+        Keypoint(name, *at, 1 if any(_covers(o, at) for o in before) else 2) for name, at in inside.items()
+    )
 
 
 def _covers(placed: Placed, point: Point) -> bool:
