@@ -55,11 +55,20 @@ class Object:
 
 
 @dataclass(frozen=True, slots=True)
+class Expression:
+    """A referring expression: words that single out one object of its image."""
+
+    object_id: int
+    text: str
+
+
+@dataclass(frozen=True, slots=True)
 class Annotations:
     """All that a data set says of one image."""
 
     objects: tuple[Object, ...] = ()
     captions: tuple[str, ...] = ()
+    expressions: tuple[Expression, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -102,6 +111,30 @@ class Pair:
     keypoints: tuple[PairKeypoint, ...]
 
 
+@dataclass(frozen=True, slots=True)
+class Question:
+    """A question about one or more images, in the order in which they are shown.
+
+    `images` are image names; `kind` groups questions; `options` are all answers that it could have, empty for
+    a free answer.
+    """
+
+    question_id: int
+    images: tuple[str, ...]
+    kind: str
+    text: str
+    answer: str
+    options: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Clip:
+    """A video: image names of its frames in order. An object keeps its `object_id` from frame to frame."""
+
+    name: str
+    frames: tuple[str, ...]
+
+
 @dataclass(frozen=True)
 class Dataset:
     """A data set's images, in a fixed order, and what identifies it.
@@ -117,6 +150,8 @@ class Dataset:
     sources: tuple[Path, ...] = ()
     identity: dict[str, Any] = field(default_factory=dict)
     pairs: Sequence[Pair] = ()
+    questions: Sequence[Question] = ()
+    clips: Sequence[Clip] = ()
 
 
 class DatasetRecipe(Protocol):

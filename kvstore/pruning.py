@@ -4,8 +4,20 @@ from __future__ import annotations
 
 import duckdb
 
-_OF_RUN = ("token_grid", "quarantine", "key_stat", "match", "score", "run")
-_OF_DATASET = ("dataset_image", "object", "keypoint", "caption", "pair", "pair_keypoint", "dataset")
+_OF_RUN = ("token_grid", "quarantine", "key_stat", "match", "answer", "score", "run")
+_OF_DATASET = (
+    "dataset_image",
+    "object",
+    "keypoint",
+    "caption",
+    "expression",
+    "frame",
+    "pair",
+    "pair_keypoint",
+    "question",
+    "question_image",
+    "dataset",
+)
 
 
 def forget(con: duckdb.DuckDBPyConnection, run_id: str) -> None:

@@ -205,6 +205,64 @@ comment on column pair_keypoint.source_y is 'pixels from the top in the source i
 comment on column pair_keypoint.target_x is 'pixels from the left in the target image: the truth';
 comment on column pair_keypoint.target_y is 'pixels from the top in the target image: the truth';
 
+create table if not exists expression (
+    dataset_id varchar not null,
+    image_id integer not null,
+    object_id bigint not null,
+    number smallint not null,
+    text varchar not null,
+    primary key (dataset_id, image_id, object_id, number),
+);
+comment on table expression is 'one row per referring expression: words that single out one object of its image';
+comment on column expression.dataset_id is 'data set';
+comment on column expression.image_id is 'image it speaks of';
+comment on column expression.object_id is 'the one object that it fits';
+comment on column expression.number is 'which of the object''s expressions, from 0';
+comment on column expression.text is 'the expression, verbatim';
+
+create table if not exists frame (
+    dataset_id varchar not null,
+    clip varchar not null,
+    number integer not null,
+    image_id integer not null,
+    primary key (dataset_id, clip, number),
+);
+comment on table frame is 'one row per frame of a video; an object keeps its object_id from frame to frame';
+comment on column frame.dataset_id is 'data set';
+comment on column frame.clip is 'name of the video';
+comment on column frame.number is 'place of the frame in its video, from 0';
+comment on column frame.image_id is 'the frame''s image';
+
+create table if not exists question (
+    dataset_id varchar not null,
+    question_id integer not null,
+    kind varchar not null,
+    text varchar not null,
+    answer varchar not null,
+    options varchar[] not null,
+    primary key (dataset_id, question_id),
+);
+comment on table question is 'one row per question about one or more images';
+comment on column question.dataset_id is 'data set';
+comment on column question.question_id is 'number of the question in the data set';
+comment on column question.kind is 'what it asks for: existence, color, counting, ...';
+comment on column question.text is 'the question, verbatim';
+comment on column question.answer is 'the right answer';
+comment on column question.options is 'all answers that it could have; empty for a free answer';
+
+create table if not exists question_image (
+    dataset_id varchar not null,
+    question_id integer not null,
+    number smallint not null,
+    image_id integer not null,
+    primary key (dataset_id, question_id, number),
+);
+comment on table question_image is 'one row per question and image that is shown with it';
+comment on column question_image.dataset_id is 'data set';
+comment on column question_image.question_id is 'question';
+comment on column question_image.number is 'place of the image in the prompt, from 0';
+comment on column question_image.image_id is 'image';
+
 create table if not exists run (
     run_id varchar primary key,
     fingerprint varchar not null unique,
@@ -365,6 +423,33 @@ comment on column match.patch is 'patch of the target image whose vector is near
 comment on column match.x is 'pixels from the left: centre of that patch';
 comment on column match.y is 'pixels from the top: centre of that patch';
 comment on column match.similarity is 'cosine similarity, -1 to 1';
+
+create table if not exists condition (
+    condition varchar primary key,
+    about varchar not null,
+    sql varchar,
+);
+comment on table condition is 'one row per condition under which a model answers';
+comment on column condition.condition is 'name of the condition';
+comment on column condition.about is 'what is done to the model';
+comment on column condition.sql is 'the query that names the blocked keys; null: nothing is blocked';
+
+create table if not exists answer (
+    run_id varchar not null,
+    question_id integer not null,
+    condition varchar not null,
+    method varchar not null,
+    text varchar not null,
+    option_likelihoods double[],
+    primary key (run_id, question_id, condition, method),
+);
+comment on table answer is 'one row per question, run, condition and method: what the model answers';
+comment on column answer.run_id is 'run whose model and prefix were used';
+comment on column answer.question_id is 'question of the run''s data set';
+comment on column answer.condition is 'condition; none: the model as it is';
+comment on column answer.method is 'greedy: generated text; likelihood: the most likely of the question''s options';
+comment on column answer.text is 'the answer, verbatim';
+comment on column answer.option_likelihoods is 'log-likelihood of each option, in the question''s order; null for greedy';
 
 create table if not exists score (
     run_id varchar not null,

@@ -1,8 +1,8 @@
 """Scenes of `shapes`: composed from a seed, painted, and annotated from the same polygons.
 
 A scene is known by (split, number) alone. Only generators whose streams are frozen are drawn from, corners
-are rounded to 1/64 pixel before they are painted, and the PNG is written without compression: the bytes of an image are the
-same in every process and, with one version of Pillow, on every machine.
+are rounded to 1/64 pixel, and the PNG is written without compression: the bytes of an image are the same in
+every process and, with one version of Pillow, on every machine.
 """
 
 from __future__ import annotations
@@ -234,7 +234,7 @@ def visible(scene: Scene) -> list[Pixels]:
 
 
 def annotate(scene: Scene) -> Annotations:
-    """Masks of what is to be seen, boxes around them, keypoints, and a caption."""
+    """Masks of what is to be seen, boxes around them, and keypoints."""
     objects = []
     for place, (placed, pixels) in enumerate(zip(scene.objects, visible(scene), strict=True)):
         mask = masks.from_array(pixels)
@@ -248,7 +248,7 @@ def annotate(scene: Scene) -> Annotations:
                 keypoints=keypoints(scene, place),
             )
         )
-    return Annotations(tuple(objects), (caption(scene),))
+    return Annotations(tuple(objects))
 
 
 def keypoints(scene: Scene, place: int) -> tuple[Keypoint, ...]:
@@ -279,10 +279,3 @@ def _inside(point: Point, polygon: list[Point]) -> bool:
         if (ya > y) != (yb > y) and x < xa + (y - ya) / (yb - ya) * (xb - xa):
             odd = not odd
     return odd
-
-
-def caption(scene: Scene) -> str:
-    """One sentence that names what is there, from left to right."""
-    things = [f"a {o.hue} {o.category.name}" for o in sorted(scene.objects, key=lambda o: o.matrix[4])]
-    listed = ", ".join(things[:-1]) + " and " + things[-1] if len(things) > 1 else things[0]
-    return f"{listed} on a {scene.ground} background".replace("a orange", "an orange")

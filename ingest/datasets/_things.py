@@ -27,6 +27,7 @@ _PAINTS = {
     "pink": (0.9, (0.45, 0.65), (0.95, 1.0)),
 }
 HUES = tuple(_PAINTS)
+KINDS = tuple(category.name for category in CATEGORIES)
 _AGAIN = 0.35  # how often an object is of a category that is there already
 
 Colour = tuple[int, int, int]

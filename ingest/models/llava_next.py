@@ -72,7 +72,7 @@ _SPECIAL = ("<|begin_of_text|>", "<|start_header_id|>", "<|end_header_id|>", "<|
 
 
 def tiny(folder: Path) -> None:
-    """Write `tiny-next`: 14 x 14 patches in a tile of 112 px, five resolutions, Llama-3's prompt."""
+    """Write `tiny-next`: 14 x 14 patches in a tile of 112 px, two resolutions, Llama-3's prompt."""
     from transformers import (
         CLIPVisionConfig,
         LlamaConfig,
@@ -85,7 +85,7 @@ def tiny(folder: Path) -> None:
         _SPECIAL, _TEMPLATE, end="<|eot_id|>", pad="<pad>", begin="<|begin_of_text|>"
     )
     side = 112
-    pinpoints = [[side * rows, side * columns] for rows, columns in ((1, 2), (2, 1), (2, 2), (3, 1), (1, 3))]
+    pinpoints = [[side * rows, side * columns] for rows, columns in ((1, 2), (2, 1))]
     config = LlavaNextConfig(
         # as in CLIP's use, the last layer goes unused: features are those of the last but one
         vision_config=CLIPVisionConfig(

@@ -76,7 +76,7 @@ def tiny(folder: Path) -> None:
 
     tokenizer = tiny_models.tokenizer(_SPECIAL, _TEMPLATE, end="<|im_end|>", pad="<|endoftext|>")
     side = 114
-    pinpoints = [[side * rows, side * columns] for rows, columns in ((1, 2), (2, 1), (2, 2), (3, 1), (1, 3))]
+    pinpoints = [[side * rows, side * columns] for rows, columns in ((1, 2), (2, 1))]
     config = LlavaOnevisionConfig(
         vision_config=SiglipVisionConfig(
             **tiny_models.VISION, image_size=side, patch_size=8, vision_use_head=False
