@@ -91,7 +91,12 @@ def tiny(folder: Path) -> None:
         vision_config=CLIPVisionConfig(
             **{**tiny_models.VISION, "num_hidden_layers": 5}, image_size=side, patch_size=8
         ).to_dict(),
-        text_config=LlamaConfig(**tiny_models.TEXT, **tiny_models.rope(5e5)).to_dict(),
+        text_config=LlamaConfig(
+            **tiny_models.TEXT,
+            **tiny_models.rope(5e5),
+            bos_token_id=tokenizer.bos_token_id,
+            eos_token_id=tokenizer.eos_token_id,
+        ).to_dict(),
         image_token_index=tokenizer.convert_tokens_to_ids("<image>"),
         image_grid_pinpoints=pinpoints,
         image_seq_length=196,

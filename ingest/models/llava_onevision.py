@@ -81,7 +81,12 @@ def tiny(folder: Path) -> None:
         vision_config=SiglipVisionConfig(
             **tiny_models.VISION, image_size=side, patch_size=8, vision_use_head=False
         ).to_dict(),
-        text_config=Qwen2Config(**tiny_models.TEXT, **tiny_models.rope(1e6)).to_dict(),
+        text_config=Qwen2Config(
+            **tiny_models.TEXT,
+            **tiny_models.rope(1e6),
+            bos_token_id=None,
+            eos_token_id=tokenizer.eos_token_id,
+        ).to_dict(),
         image_token_index=tokenizer.convert_tokens_to_ids("<image>"),
         video_token_index=tokenizer.convert_tokens_to_ids("<video>"),
         image_grid_pinpoints=pinpoints,

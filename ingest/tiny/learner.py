@@ -17,7 +17,7 @@ from kvstore import models
 from kvstore.contracts import Inputs
 from kvstore.recipes.ingest.datasets import _scenes
 
-from . import sheets
+from . import loop, sheets
 from .heads import Heads
 from .sequences import Batch, Question, Row, Template, build
 from .sheets import Sheet
@@ -27,7 +27,7 @@ Tiles = Literal["none", "some", "all"]
 KINDS = ("existence", "color", "place", "counting", "relation", "style")
 #: How often a kind is asked of one image, relative to the others.
 SHARES = {"existence": 3.0, "color": 2.5, "place": 3.0, "counting": 3.0, "relation": 4.0}
-DRILLS = {"caption": 0.5}
+DRILLS = {"caption": 0.5}  # weights of losses
 _SOME = 0.2
 
 
@@ -35,7 +35,7 @@ _SOME = 0.2
 class Mix:
     """What a stage asks: questions per image, share of rows with three images, AnyRes tiles, losses' weights."""
 
-    questions: int = 14
+    questions: int = 12
     triples: float = 0.2
     tiles: Tiles = "none"
     captions_only: bool = False
@@ -53,6 +53,7 @@ class Learner:
     def __init__(self, loaded: models.Loaded, split: str) -> None:
         self.loaded, self.split = loaded, split
         self.model = loaded.model
+        loop.attend_in_float32(self.model)
         self.family = loaded.family
         self.name = str(loaded.family.TINY)
         self.template = Template(loaded)
@@ -154,13 +155,12 @@ class Learner:
         if mix.captions_only:
             wanted = [one for one in scene.asked if one[0] not in SHARES]
             return rng.sample(wanted, min(mix.questions, len(wanted)))
-        by_kind: dict[str, list[Any]] = defaultdict(list)
-        for one in scene.asked:
-            by_kind[one[0]].append(one)
-        kinds = list(by_kind)
+        sorted_ = by_kind(scene)
+        kinds = list(sorted_)
         shares = [SHARES.get(kind, 1.0) for kind in kinds]
-        drawn = [rng.choice(by_kind[kind]) for kind in rng.choices(kinds, shares, k=mix.questions)]
-        return list(dict.fromkeys(drawn))
+        return list(
+            dict.fromkeys(pick(sorted_[kind], rng) for kind in rng.choices(kinds, shares, k=mix.questions))
+        )
 
     def _triple(self, scenes: Sequence[Sheet], rng: random.Random) -> list[tuple[str, str, str]]:
         return triple_questions([scene.style for scene in scenes], rng)
@@ -245,11 +245,8 @@ class Learner:
             tokens = self.tokens(inputs)
             asked, rows = [], []
             for one, each, states in zip(some, inputs, tokens, strict=True):
-                drawn: dict[str, Any] = {}
-                for kind, text, answer in one.asked:
-                    if kind in SHARES:
-                        drawn.setdefault(kind, []).append((kind, text, answer))
-                asked.append([rng.choice(group) for group in drawn.values()])
+                kinds = by_kind(one)
+                asked.append([pick(kinds[kind], rng) for kind in SHARES if kind in kinds])
                 rows.append(self._row([each], [states], asked[-1], mix, rng))
             if len(some) >= 3:
                 asked.append([q for q in self._triple(some[:3], rng) if q[0] == "style"][:1])
@@ -266,6 +263,19 @@ class Learner:
                 found[asked[row][number][0]].append(hit)
         self.model.train()
         return {kind: (sum(hits), len(hits)) for kind, hits in sorted(found.items())}
+
+
+def by_kind(scene: Sheet) -> dict[str, dict[str, list[Any]]]:
+    """What can be asked of a scene: kind -> answer -> questions."""
+    found: dict[str, dict[str, list[Any]]] = defaultdict(lambda: defaultdict(list))
+    for one in scene.asked:
+        found[one[0]][one[2]].append(one)
+    return found
+
+
+def pick(questions: dict[str, list[Any]], rng: random.Random) -> Any:
+    """One of a kind's questions: each answer is as likely, so that yes and no are balanced."""
+    return rng.choice(questions[rng.choice(list(questions))])
 
 
 def units(

@@ -83,7 +83,7 @@ def run(
     *,
     seed: int,
     each: Callable[[int], dict[str, Any] | None] = lambda step: None,
-    every: int = 20,
+    every: int = 50,
 ) -> None:
     """Train for the schedule's steps, going on where a saved state ends.
 

@@ -30,12 +30,12 @@ class Plan:
     """Sizes of a training; the defaults are those of the shipped weights."""
 
     seed: int = 1
-    scenes: int = 16000
-    encoder_steps: int = 1500
+    scenes: int = 20000
+    encoder_steps: int = 1300
     encoder_batch: int = 32
-    align_steps: int = 150
-    images: int = 8
-    steps: int = 7000
+    align_steps: int = 100
+    images: int = 6
+    steps: int = 4000
     later_steps: int = 1500
 
 
@@ -134,11 +134,11 @@ def fresh(name: str, seed: int) -> models.Loaded:
     return loaded
 
 
-def parameter_groups(learner: Learner, rate: float, tower_rate: float) -> list[dict[str, Any]]:
-    """The language model and projector at one rate, the tower at another."""
+def optimisers(learner: Learner, rate: float, tower_factor: float) -> list[torch.optim.Optimizer]:
+    """Those of a model with its heads; the vision tower's rate is `tower_factor` of the rest's."""
     model = learner.model.model
     tower = model.visual.blocks if hasattr(model, "visual") else model.vision_tower
-    return loop.groups([(tower, tower_rate), (learner.heads, rate), (learner.model, rate)])
+    return loop.optimisers([(tower, tower_factor), (learner.heads, 1.0), (learner.model, 1.0)], rate)
 
 
 @dataclass
@@ -149,7 +149,7 @@ class Course:
     mixes: Sequence[tuple[float, Mix]]  # from which share of the steps on
     steps: int
     rate: float
-    tower_rate: float
+    tower: float  # factor of the tower's rate
     decay: float = 0.6
     images: int = 8
     every: int = 250
@@ -194,7 +194,7 @@ def train(
         course.name,
         folder,
         modules,
-        parameter_groups(learner, course.rate, course.tower_rate),
+        optimisers(learner, course.rate, course.tower),
         loop.Schedule(course.steps, warmup=min(100, course.steps // 5), decay=course.decay),
         loss,
         seed=seed,
@@ -220,7 +220,7 @@ def run(name: str, plan: Plan, work: Path) -> None:
         return
     learner = _learner(name, plan, work)
     if name == "onevision":
-        course = Course("onevision-align", [(0, ALIGN)], plan.align_steps, 1.5e-3, 0.0, decay=1.0)
+        course = Course("onevision-align", [(0, ALIGN)], plan.align_steps, 5e-3, 0.25, decay=1.0)
         train(learner, course, work, scenes, held_out, plan.seed, keep)
         steps = plan.steps
     else:
@@ -229,13 +229,12 @@ def run(name: str, plan: Plan, work: Path) -> None:
         steps = plan.later_steps
     snapshots = {
         step: work / "snapshots" / f"tiny-{name}-step-{step:05d}"
-        for step in (250, 500, 750, 1000, 1500, 2000, 2500, 3000, 4000, 5000, 6000, steps)
+        for step in (150, 300, 500, 750, 1000, 1500, 2000, 2500, 3000, 3500, steps)
         if step <= steps
     }
     tiled = name != "qwen"
     mixes = [(0.0, BASE), (0.8, SOME), (0.94, ALL)] if tiled else [(0.0, BASE)]
-    rate = 1.5e-3 if name == "onevision" else 1e-3
-    course = Course(name, mixes, steps, rate, rate / 4, decay=0.6, images=plan.images, keep=snapshots)
+    course = Course(name, mixes, steps, 5e-3 if name == "onevision" else 3e-3, 0.25, decay=0.6, images=plan.images, keep=snapshots)
     train(learner, course, work, scenes, held_out, plan.seed, keep)
 
 
@@ -286,11 +285,11 @@ def distil(learner: Learner, teacher: Learner, plan: Plan, folder: Path, scenes:
         apart = F.mse_loss(torch.cat(tokens), target) / target.var()
         return dense + apart, {"dense": dense.item(), "apart": apart.item(), "category": right[0], "hue": right[1]}
 
-    run_groups = loop.groups([(module, 1.5e-3) for module in modules] + [(learner.heads, 1.5e-3)])
+    optimisers = loop.optimisers([(module, 1.0) for module in modules] + [(learner.heads, 1.0)], 3e-3)
     named = {"model": learner.model, "heads": learner.heads}
     name = f"{learner.name.removeprefix('tiny-')}-encoder"
     schedule = loop.Schedule(plan.encoder_steps // 2, warmup=60, decay=0.5)
-    loop.run(name, folder, named, run_groups, schedule, loss, seed=plan.seed)
+    loop.run(name, folder, named, optimisers, schedule, loss, seed=plan.seed)
 
 
 def inherit(learner: Learner, teacher: Learner) -> None:
