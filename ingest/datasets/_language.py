@@ -1,4 +1,4 @@
-"""What `shapes` says and asks of a scene: captions, referring expressions, questions; all true by construction.
+"""What `shapes` says and asks of a scene: captions, expressions, questions; all true by construction.
 
 Where something stands is judged by the middle of the box around what is to be seen of it, and asked only
 where it is clear: on its side of every border by a margin. Random draws go through `random()` alone.
@@ -13,11 +13,17 @@ from dataclasses import dataclass
 from itertools import permutations
 from typing import TypeVar
 
+import numpy as np
+
 from ._scenes import Scene, visible  # noqa: TID252 - the recipes' package has no fixed name
-from ._styles import STYLES  # noqa: TID252
-from ._things import HUES, KINDS, below  # noqa: TID252
+from ._styles import STYLES as STYLES  # noqa: TID252 - part of what this module offers
+from ._things import HUES as HUES  # noqa: TID252
+from ._things import KINDS as KINDS  # noqa: TID252
+from ._things import below  # noqa: TID252
 
 T = TypeVar("T")
+
+VERSION = 1
 
 YES_NO = ("yes", "no")
 COUNTS = tuple("0123456")
@@ -67,7 +73,7 @@ def things(scene: Scene) -> list[Thing]:
     """The scene's objects, in its order."""
     found = []
     for place, (placed, pixels) in enumerate(zip(scene.objects, visible(scene), strict=True)):
-        rows, columns = pixels.any(1).nonzero()[0], pixels.any(0).nonzero()[0]
+        rows, columns = np.flatnonzero(pixels.any(1)), np.flatnonzero(pixels.any(0))
         x = (columns[0] + columns[-1] + 1) / 2 / scene.width
         y = (rows[0] + rows[-1] + 1) / 2 / scene.height
         found.append(Thing(place, placed.category.name, placed.hue, float(x), float(y)))
@@ -157,10 +163,14 @@ def _alone(thing: Thing, seen: Sequence[Thing]) -> bool:
 # ------------------------------------------------------------------------------------------------- questions
 
 
-def questions(seen: Sequence[Thing], rng: random.Random) -> list[Asked]:
-    """A scene's questions: of existence one that is so and one that is not, of each other kind at most one."""
+def questions(seen: Sequence[Thing], rng: random.Random, *, holds: bool) -> list[Asked]:
+    """A scene's questions: of existence one that is so and one that is not, of each other kind at most one.
+
+    `holds` is whether the relation that is asked for is so.
+    """
     asked: list[Asked] = [_one(_present(seen), rng), _one(_missing(seen), rng)]
-    for kind in (_colors(seen), _by_place(seen), _counts(seen), _relations(seen, rng)):
+    relations = [one for one in _relations(seen) if one.answer == YES_NO[not holds]]
+    for kind in (_colors(seen), _by_place(seen), _counts(seen), relations):
         asked += _some(list(kind), rng)
     return asked
 
@@ -168,7 +178,7 @@ def questions(seen: Sequence[Thing], rng: random.Random) -> list[Asked]:
 def everything(scene: Scene, seen: Sequence[Thing], rng: random.Random) -> list[Asked]:
     """All that can be asked, and tasks that teach what the questions need; for training."""
     asked = [*_present(seen), *_missing(seen), *_colors(seen), *_by_place(seen), *_counts(seen)]
-    asked += _relations(seen, rng)
+    asked += _relations(seen)
     ninths = tuple(name for row in _PLACES for name in row)
     asked += (
         Asked("referring", f"Where is {text}?", ninth, ninths)
@@ -199,7 +209,7 @@ def _present(seen: Sequence[Thing]) -> Iterator[Asked]:
 
 
 def _missing(seen: Sequence[Thing]) -> Iterator[Asked]:
-    """Half are hard, as POPE's adversarial ones: what is there in another colour, or a colour on another thing."""
+    """Half are hard, as POPE's adversarial ones: a thing or a colour that is there, but not together."""
     there, hues = {thing.category for thing in seen}, {thing.hue for thing in seen}
     names = {thing.name for thing in seen}
     pairs = [(hue, kind) for kind in KINDS for hue in HUES if f"{hue} {kind}" not in names]
@@ -240,7 +250,7 @@ def _plural(kind: str) -> str:
     return {"fish": "fish", "person": "people"}.get(kind, f"{kind}s")
 
 
-def _relations(seen: Sequence[Thing], rng: random.Random) -> Iterator[Asked]:
+def _relations(seen: Sequence[Thing]) -> Iterator[Asked]:
     """Whether one thing is on a side of another; as often so as not."""
     for thing, anchor in permutations(seen, 2):
         names = _naming(thing, seen), _naming(anchor, seen)

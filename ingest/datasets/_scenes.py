@@ -29,7 +29,7 @@ SEED, VERSION, SIDE = 2510, 2, 384
 
 _FINE = 3  # painted this many times larger, then averaged: smooth edges, and the share of each pixel covered
 _SIZES = ((SIDE, SIDE), (SIDE, SIDE), (SIDE, SIDE), (512, 384), (320, 448), (448, 336))
-_GROUNDS = ("plain", "striped", "checked", "cloudy")
+GROUNDS = ("plain", "striped", "checked", "cloudy")
 
 _COUNTS = (0.10, 0.25, 0.30, 0.25, 0.10)  # how often a scene has 1, 2, ... objects
 _RADII = ((0.23, 0.33), (0.21, 0.32), (0.18, 0.29), (0.16, 0.26), (0.14, 0.22))  # of the shorter side
@@ -63,7 +63,7 @@ def compose(split: str, number: int) -> Scene:
     rng = random.Random(f"shapes/{VERSION}/{SEED}/{split}/{number}")
     width, height = _SIZES[below(rng, len(_SIZES))]
     style = STYLES[below(rng, len(STYLES))]
-    ground = _GROUNDS[below(rng, len(_GROUNDS))]
+    ground = GROUNDS[below(rng, len(GROUNDS))]
     objects = _arranged(rng, width, height, _count(rng))
     return Scene(split, number, width, height, style, ground, objects, below(rng, 2**32))
 
@@ -104,6 +104,14 @@ def _somewhere(rng: random.Random, new: Placed, radius: float, width: int, heigh
     y = between(rng, -top - under, height - bottom + under)
     a, b, c, d = (radius * v for v in new.matrix[:4])
     return Placed(new.category, new.hue, new.colours, (a, b, c, d, x, y), new.warp)
+
+
+def shares(scene: Scene) -> list[float]:
+    """About which share of each object is to be seen, of what lies beyond the image's edge, too."""
+    numbers = Image.new("L", (scene.width // _COARSE, scene.height // _COARSE), 0)
+    areas = [_number(placed, number, numbers) for number, placed in enumerate(scene.objects, 1)]
+    found = numbers.histogram()
+    return [found[number] / area for number, area in enumerate(areas, 1)]
 
 
 def _number(placed: Placed, number: int, numbers: Image.Image) -> int:
@@ -234,9 +242,11 @@ def visible(scene: Scene) -> list[Pixels]:
 
 
 def annotate(scene: Scene) -> Annotations:
-    """Masks of what is to be seen, boxes around them, and keypoints."""
+    """Masks of what is to be seen, boxes around them, and keypoints; an object wholly hidden is left out."""
     objects = []
     for place, (placed, pixels) in enumerate(zip(scene.objects, visible(scene), strict=True)):
+        if not pixels.any():
+            continue
         mask = masks.from_array(pixels)
         objects.append(
             Object(

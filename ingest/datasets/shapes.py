@@ -1,45 +1,44 @@
-"""Drawn scenes: eight kinds of things with exact masks, named keypoints and pairs; no file is needed.
+"""Drawn scenes: eight kinds of things with exact masks, keypoints, pairs, expressions, questions, and clips.
 
-Every image is drawn when it is read, the same bytes each time; --root is not used. A quirk: masks and boxes
-are of what is to be seen, while a keypoint that another object hides is kept and marked so.
+No file is needed: every image is drawn when it is read, the same bytes each time; --root is not used. A
+quirk: masks and boxes are of what is to be seen; a keypoint that another object hides is kept, marked so.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
-from functools import cached_property, partial
+from functools import partial
 from pathlib import Path
-from typing import overload
 
-from kvstore.contracts import Annotations, Dataset, ImageRecord, Object, Pair, PairKeypoint
+from kvstore.contracts import Annotations, Clip, Dataset, ImageRecord
 from kvstore.datasets import Lazy
 
-from . import _scenes  # noqa: TID252 - the recipes' package has no fixed name
+from . import _blocks, _clips, _language, _scenes  # noqa: TID252 - the recipes' package has no fixed name
 
-SPLITS = ("test", "train", "val")
+SPLITS = ("test", "train", "val", "clips")
 MODEL = "tiny-onevision"  # nothing is downloaded to try it
 IMAGES = {"test": 200, "train": 2000, "val": 200}
 
-#: Pairs stay within so many consecutive images, so that the first images of a split have pairs of their own.
-BLOCK = 20
-#: A pair has at least so many keypoints seen in both images.
-SHARED = 3
-
 
 def load(root: Path | None, split: str | None) -> Dataset:
-    """The scenes of `split`."""
+    """The scenes of `split`, or the frames of the clips."""
     split = split or SPLITS[0]
     identity = {"seed": _scenes.SEED, "version": _scenes.VERSION, "side": _scenes.SIDE}
-    images = Lazy(IMAGES[split], partial(_record, split))
-    return Dataset("shapes", split, images, identity=identity, pairs=_Pairs(split, IMAGES[split]))
-
-
-def _name(split: str, number: int) -> str:
-    return f"{split}/{number:06d}.png"
+    if split == "clips":
+        return _video(identity | {"clips": _clips.VERSION})
+    count = IMAGES[split]
+    return Dataset(
+        "shapes",
+        split,
+        Lazy(count, partial(_record, split)),
+        identity=identity | {"language": _language.VERSION},
+        pairs=_blocks.Found(partial(_blocks.pairs, split, count)),
+        questions=_blocks.Found(partial(_blocks.questions, split, count)),
+    )
 
 
 def _record(split: str, number: int) -> ImageRecord:
-    return ImageRecord(_name(split, number), partial(_read, split, number), partial(_annotate, split, number))
+    name = _blocks.name(split, number)
+    return ImageRecord(name, partial(_read, split, number), partial(_annotate, split, number))
 
 
 def _read(split: str, number: int) -> bytes:
@@ -47,56 +46,35 @@ def _read(split: str, number: int) -> bytes:
 
 
 def _annotate(split: str, number: int, width: int, height: int, orientation: int) -> Annotations:
-    return _scenes.annotate(_scenes.compose(split, number))
+    return _blocks.told(split, number).annotations
 
 
-class _Pairs(Sequence[Pair]):
-    """The pairs of a split, found when first asked for: each image with the next that shares a category."""
-
-    def __init__(self, split: str, images: int) -> None:
-        self._split, self._images = split, images
-
-    @cached_property
-    def _all(self) -> list[Pair]:
-        starts = range(0, self._images, BLOCK)
-        blocks = (_block(self._split, start, min(start + BLOCK, self._images)) for start in starts)
-        return [pair for block in blocks for pair in block]
-
-    def __len__(self) -> int:
-        return len(self._all)
-
-    @overload
-    def __getitem__(self, index: int) -> Pair: ...
-    @overload
-    def __getitem__(self, index: slice) -> Sequence[Pair]: ...
-    def __getitem__(self, index: int | slice) -> Pair | Sequence[Pair]:
-        return self._all[index]
+# ----------------------------------------------------------------------------------------------------- clips
 
 
-def _block(split: str, start: int, end: int) -> Iterator[Pair]:
-    """At most one pair per image, its id the image's number; categories take turns from image to image."""
-    seen = {n: _scenes.annotate(_scenes.compose(split, n)).objects for n in range(start, end)}
-    for number, objects in seen.items():
-        turn = number % len(objects)
-        others = [start + (number - start + step) % (end - start) for step in range(1, end - start)]
-        found = (
-            _pair(split, number, source, other, target)
-            for source in objects[turn:] + objects[:turn]
-            for other in others
-            for target in seen[other]
-            if target.category == source.category
-        )
-        pair = next((pair for pair in found if len(pair.keypoints) >= SHARED), None)
-        if pair:
-            yield pair
-
-
-def _pair(split: str, number: int, source: Object, other: int, target: Object) -> Pair:
-    there = {point.name: point for point in target.keypoints if point.visible == 2}
-    shared = tuple(
-        PairKeypoint(point.name, (point.x, point.y), (there[point.name].x, there[point.name].y))
-        for point in source.keypoints
-        if point.visible == 2 and point.name in there
+def _video(identity: dict[str, int]) -> Dataset:
+    clips = tuple(
+        Clip(_clips.name(clip), tuple(_frame_name(clip, frame) for frame in range(_clips.FRAMES)))
+        for clip in range(_clips.CLIPS)
     )
-    names = _name(split, number), _name(split, other)
-    return Pair(number, *names, source.category, source.box, target.box, shared)
+    frames = Lazy(_clips.CLIPS * _clips.FRAMES, _frame)
+    return Dataset("shapes", "clips", frames, identity=identity, clips=clips)
+
+
+def _frame_name(clip: int, frame: int) -> str:
+    return f"clips/{_clips.name(clip)}/{frame:05d}.png"
+
+
+def _frame(number: int) -> ImageRecord:
+    clip, frame = divmod(number, _clips.FRAMES)
+    return ImageRecord(
+        _frame_name(clip, frame), partial(_read_frame, clip, frame), partial(_annotate_frame, clip, frame)
+    )
+
+
+def _read_frame(clip: int, frame: int) -> bytes:
+    return _scenes.png(_scenes.paint(_clips.compose(clip, frame)))
+
+
+def _annotate_frame(clip: int, frame: int, width: int, height: int, orientation: int) -> Annotations:
+    return _scenes.annotate(_clips.compose(clip, frame))

@@ -106,7 +106,10 @@ def test_a_newcomers_mistakes_are_told_with_what_to_type_next(run, tmp_path, mon
         (["ingest", "cocoo"], "did you mean 'coco'?"),
         (["ingest", "coco"], "curl -O http://images.cocodataset.org/zips/val2017.zip"),
         (["ingest", "folder"], "--root DIR"),
-        (["ingest", "shapes", "--split", "foo"], "no split of shapes named 'foo'. Known: test, train, val."),
+        (
+            ["ingest", "shapes", "--split", "foo"],
+            "no split of shapes named 'foo'. Known: test, train, val, clips.",
+        ),
         (["runs"], "`kvstore ingest ... --store "),
         (["probe", "correspondence", "--store", "empty"], "`kvstore ingest shapes` makes one"),
         (["search", "--image", "1", "--patch", "1", "--store", "empty"], "`kvstore ingest shapes` makes one"),
