@@ -1,15 +1,17 @@
-"""Annotations of the images looked at, into the catalog's tables."""
+"""Annotations of the images looked at, into the catalog's tables; `across` adds what spans several images."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections import Counter
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 import pyarrow as pa
 
-from kvstore.contracts import Annotations, Dataset, Pair
+from kvstore.contracts import Annotations, Dataset
 from kvstore.errors import ImageError
+from kvstore.prefill import across
 from kvstore.prefill.record import insert
 from kvstore.prefill.survey import Seen
 
@@ -22,11 +24,11 @@ _BOX = ("x0", "y0", "x1", "y1")
 
 
 def collect(dataset: Dataset, seen: Sequence[Seen], have: set[tuple[str, str]]) -> tuple[Rows, list[Seen]]:
-    """Rows of object, keypoint and caption, with file names, of images whose (name, sha256) `have` lacks.
+    """What is said of images whose (name, sha256) `have` lacks: rows of the tables, with file names.
 
     Also `seen` again, in which an image whose annotations do not fit its file now has that as its fault.
     """
-    rows: Rows = {"object": [], "keypoint": [], "caption": []}
+    rows: Rows = {"object": [], "keypoint": [], "caption": [], "expression": []}
     judged = []
     for image in seen:
         header, verdict = image.header, image
@@ -67,13 +69,26 @@ def _rows(made: Annotations) -> Rows:
         for point in thing.keypoints
     ]
     captions = [{"number": number, "text": text} for number, text in enumerate(made.captions)]
-    return {"object": objects, "keypoint": keypoints, "caption": captions}
+    return {
+        "object": objects,
+        "keypoint": keypoints,
+        "caption": captions,
+        "expression": list(_expressions(made)),
+    }
+
+
+def _expressions(made: Annotations) -> Iterator[dict[str, Any]]:
+    """Those of each object numbered from 0."""
+    count: Counter[int] = Counter()
+    for said in made.expressions:
+        yield {"object_id": said.object_id, "number": count[said.object_id], "text": said.text}
+        count[said.object_id] += 1
 
 
 def store(
     con: DuckDBPyConnection, dataset_id: str, dataset: Dataset, rows: Rows, current: dict[str, int]
 ) -> None:
-    """Insert collected annotations, and the pairs whose two images are in the store by now.
+    """Insert collected annotations, and pairs, questions and frames whose images are in the store by now.
 
     current   name -> image_id of the images looked at: a name may have had another content before
     """
@@ -83,40 +98,4 @@ def store(
         named = [{"dataset_id": dataset_id, "image_id": image_of[row.pop("file")], **row} for row in found]
         if named:
             insert(con, table, pa.Table.from_pylist(named))
-    stored = con.execute("select pair_id from pair where dataset_id = $d", {"d": dataset_id}).fetchall()
-    new = list(_new_pairs(dataset.pairs, image_of, {row[0] for row in stored}))
-    if new:
-        insert(con, "pair", pa.Table.from_pylist([_pair(dataset_id, pair, image_of) for pair in new]))
-        points = [row for pair in new for row in _points(dataset_id, pair)]
-        insert(con, "pair_keypoint", pa.Table.from_pylist(points))
-
-
-def _new_pairs(pairs: Iterable[Pair], image_of: dict[str, int], stored: set[int]) -> Iterator[Pair]:
-    for pair in pairs:
-        if pair.source in image_of and pair.target in image_of and pair.pair_id not in stored:
-            yield pair
-
-
-def _pair(dataset_id: str, pair: Pair, image_of: dict[str, int]) -> dict[str, Any]:
-    boxes = {"source": pair.source_box, "target": pair.target_box}
-    return {
-        "dataset_id": dataset_id,
-        "pair_id": pair.pair_id,
-        "category": pair.category,
-        "source_image_id": image_of[pair.source],
-        "target_image_id": image_of[pair.target],
-        **{f"{end}_{edge}": x for end, box in boxes.items() for edge, x in zip(_BOX, box, strict=True)},
-    }
-
-
-def _points(dataset_id: str, pair: Pair) -> Iterator[dict[str, Any]]:
-    for point in pair.keypoints:
-        yield {
-            "dataset_id": dataset_id,
-            "pair_id": pair.pair_id,
-            "name": point.name,
-            "source_x": point.source[0],
-            "source_y": point.source[1],
-            "target_x": point.target[0],
-            "target_y": point.target[1],
-        }
+    across.store(con, dataset_id, dataset, image_of)
