@@ -108,7 +108,7 @@ def test_a_newcomers_mistakes_are_told_with_what_to_type_next(run, tmp_path, mon
         (["ingest", "folder"], "--root DIR"),
         (
             ["ingest", "shapes", "--split", "foo"],
-            "no split of shapes named 'foo'. Known: test, train, val, clips.",
+            "no split of shapes named 'foo'. Known: clips, test, train, val.",
         ),
         (["runs"], "`kvstore ingest ... --store "),
         (["probe", "correspondence", "--store", "empty"], "`kvstore ingest shapes` makes one"),
