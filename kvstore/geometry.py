@@ -10,12 +10,13 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from kvstore.contracts import Box, Grid
 
 if TYPE_CHECKING:
     import duckdb
+    import numpy as np
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,6 +49,27 @@ def centre_of(patch: int, grid: Grid) -> tuple[float, float]:
     x0, y0, x1, y1 = grid.box
     row, column = divmod(patch, grid.columns)
     return (x0 + (column + 0.5) * (x1 - x0) / grid.columns, y0 + (row + 0.5) * (y1 - y0) / grid.rows)
+
+
+def coverage(pixels: np.ndarray[Any, Any], grid: Grid) -> np.ndarray[Any, Any]:
+    """The share of each patch's pixel box that a mask covers: float64 [patches], exact for any box.
+
+    pixels [height, width], true inside, of the whole image. Of a patch that reaches beyond the image the part
+    inside counts; one that lies outside altogether is covered by nothing.
+    """
+    import numpy as np
+
+    height, width = pixels.shape
+    x0, y0, x1, y1 = grid.box
+    xs = np.clip(x0 + np.arange(grid.columns + 1) * (x1 - x0) / grid.columns, 0, width)
+    ys = np.clip(y0 + np.arange(grid.rows + 1) * (y1 - y0) / grid.rows, 0, height)
+    # Mask pixels left of and above each corner of the grid: a pixel counts as far as it lies inside.
+    across = np.clip(xs[:, None] - np.arange(width), 0, 1)  # [columns + 1, width]
+    down = np.clip(ys[:, None] - np.arange(height), 0, 1)  # [rows + 1, height]
+    inside = np.diff(down, axis=0) @ pixels.astype(np.float64) @ np.diff(across, axis=0).T  # [rows, columns]
+    area = np.outer(np.diff(ys), np.diff(xs))
+    share: np.ndarray[Any, Any] = np.divide(inside, area, np.zeros_like(area), where=area > 0)
+    return share.reshape(-1)
 
 
 def read_grids(

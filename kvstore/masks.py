@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import json
 import math
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -31,6 +32,13 @@ def to_array(mask: str) -> Pixels:
     return pixels
 
 
+def union(masks: Sequence[str]) -> str:
+    """The mask of all pixels that any of these masks of one image has."""
+    from pycocotools import mask as coco
+
+    return _text(coco.merge([json.loads(mask) for mask in masks]))
+
+
 def area(mask: str) -> int:
     """How many pixels a mask has."""
     from pycocotools import mask as coco
@@ -44,6 +52,11 @@ def box(mask: str) -> tuple[float, float, float, float]:
 
     x, y, width, height = (float(v) for v in coco.toBbox(json.loads(mask)))
     return x, y, x + width, y + height
+
+
+def runs(mask: str) -> list[int]:
+    """A mask's run lengths, column by column, outside and inside in turn; the first is outside."""
+    return _unpacked(json.loads(mask)["counts"]) or []
 
 
 def from_coco(segmentation: Any, width: int, height: int) -> str | None:

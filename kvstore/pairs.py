@@ -20,10 +20,14 @@ Numbers = np.ndarray[Any, np.dtype[np.int64]]
 
 #: Pairs of a run whose two images are stored. Ordered so that neighbours share images.
 _POINTS = """
-select p.pair_id, k.name, p.source_image_id, p.target_image_id, k.source_x, k.source_y
+select
+    p.pair_id, k.name, p.source_image_id, p.target_image_id, k.source_x, k.source_y,
+    k.source_x * target.width / source.width as same_x, k.source_y * target.height / source.height as same_y,
 from run r
 join pair p using (dataset_id)
 join pair_keypoint k using (dataset_id, pair_id)
+join image source on source.image_id = p.source_image_id
+join image target on target.image_id = p.target_image_id
 where r.run_id = $run
   and p.source_image_id in (select image_id from token_grid where run_id = $run and grid = 0)
   and p.target_image_id in (select image_id from token_grid where run_id = $run and grid = 0)
@@ -33,13 +37,18 @@ order by p.category, p.target_image_id, p.source_image_id, p.pair_id, k.name
 
 @dataclass(frozen=True, slots=True)
 class Points:
-    """Keypoints to be matched, one entry each; `source_patch` counts within grid 0 of the source image."""
+    """Keypoints to be matched, one entry each; patches count within grid 0 of their image.
+
+    source_patch  patch of the source image that contains the keypoint
+    same_place    patch of the target image at the keypoint's relative place: x / width, y / height
+    """
 
     pair_id: Numbers
     name: np.ndarray[Any, np.dtype[np.object_]]
     source: Numbers
     target: Numbers
     source_patch: Numbers
+    same_place: Numbers
     grids: Mapping[int, Placed]
 
     def __len__(self) -> int:
@@ -92,16 +101,22 @@ def read_points(con: duckdb.DuckDBPyConnection, run_id: str) -> Points:
     if not len(columns["pair_id"]):
         raise UsageError(_why_none(con, run_id))
     grids = {image: found[0] for image, found in read_grids(con, run_id, 0).items()}
-    source = columns["source_image_id"].astype(np.int64)
-    places = zip(source.tolist(), columns["source_x"].tolist(), columns["source_y"].tolist(), strict=True)
+    source, target = (columns[f"{side}_image_id"].astype(np.int64) for side in ("source", "target"))
     return Points(
         pair_id=columns["pair_id"].astype(np.int64),
         name=np.asarray(columns["name"], object),
         source=source,
-        target=columns["target_image_id"].astype(np.int64),
-        source_patch=np.array([patch_of((x, y), grids[image].grid) for image, x, y in places], np.int64),
+        target=target,
+        source_patch=_patches(source, columns["source_x"], columns["source_y"], grids),
+        same_place=_patches(target, columns["same_x"], columns["same_y"], grids),
         grids=grids,
     )
+
+
+def _patches(images: Numbers, x: Any, y: Any, grids: Mapping[int, Placed]) -> Numbers:
+    """The patch of each image's grid that contains each point."""
+    places = zip(images.tolist(), x.tolist(), y.tolist(), strict=True)
+    return np.array([patch_of((left, top), grids[image].grid) for image, left, top in places], np.int64)
 
 
 def _why_none(con: duckdb.DuckDBPyConnection, run_id: str) -> str:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import duckdb
 
-_OF_RUN = ("token_grid", "quarantine", "key_stat", "match", "answer", "score", "run")
+_OF_RUN = ("token_grid", "quarantine", "key_stat", "match", "segment", "answer", "score", "run")
 _OF_DATASET = (
     "dataset_image",
     "object",

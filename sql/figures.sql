@@ -1,8 +1,69 @@
 -- Macros that analyses share: what a figure counts, defined once.
 
+-- One row per (run, pair, alpha): what a patch drawn at random from the target image's grid would match, with the
+-- columns of pair_hits. Exact: of each keypoint that was matched, the share of all patches whose centre lies near
+-- enough to the truth.
+create or replace macro chance_hits(run, alphas) as table (
+    with keypoints as (
+        select
+            m.run_id,
+            m.pair_id,
+            p.category,
+            k.target_x,
+            k.target_y,
+            greatest(p.target_x1 - p.target_x0, p.target_y1 - p.target_y0) as scale,
+            g.rows,
+            g.columns,
+            g.x0,
+            g.y0,
+            g.x1 - g.x0 as width,
+            g.y1 - g.y0 as height,
+        from match m
+        join run r using (run_id)
+        join pair p on p.dataset_id = r.dataset_id and p.pair_id = m.pair_id
+        join pair_keypoint k on k.dataset_id = r.dataset_id and k.pair_id = m.pair_id and k.name = m.name
+        join token_grid g on g.run_id = m.run_id and g.image_id = p.target_image_id and g.grid = 0
+        where m.site = 'position' and (run is null or m.run_id = run)
+    ),
+
+    shares as (
+        select
+            run_id,
+            pair_id,
+            category,
+            alpha,
+            list_count(
+                list_filter(
+                    range(rows * columns),
+                    lambda cell: sqrt(
+                        (x0 + (cell % columns + 0.5) * width / columns - target_x) ** 2
+                        + (y0 + (cell // columns + 0.5) * height / rows - target_y) ** 2
+                    ) <= alpha * scale
+                )
+            ) / (rows * columns) as share,
+        from keypoints
+        cross join (select unnest(alphas::double[]) as alpha) thresholds
+    )
+
+    select
+        run_id,
+        'chance' as site,
+        0::smallint as layer,
+        null::smallint as head,
+        pair_id,
+        any_value(category) as category,
+        count(*) as points,
+        alpha,
+        sum(share) as hits,
+    from shares
+    group by run_id, pair_id, alpha
+);
+comment on macro table chance_hits is 'chance_hits(run, alphas): keypoints that a random patch would match, per run, pair and alpha';
+
 -- One row per (run, site, layer, head, pair, alpha): keypoints of the pair, and how many of them were matched
 -- within alpha x the longer side of the target object's box (PCK: Yang and Ramanan 2013; on SPair-71k with the
 -- box as the scale: Min et al. 2019). A run of null means all. Matches are grouped before alphas multiply them.
+-- The sites position and chance are floors: match.site says what the first is, chance_hits the second.
 create or replace macro pair_hits(run, alphas) as table (
     with paired as (
         select
@@ -24,13 +85,80 @@ create or replace macro pair_hits(run, alphas) as table (
         where run is null or m.run_id = run
         group by m.run_id, m.site, m.layer, m.head, m.pair_id
     )
+
     select
         * exclude (errors),
-        list_count(list_filter(errors, lambda error: error <= alpha)) as hits,
+        list_count(list_filter(errors, lambda error: error <= alpha))::double as hits,
     from paired
     cross join (select unnest(alphas::double[]) as alpha) thresholds
+    union all by name
+    from chance_hits(run, alphas)
 );
 comment on macro table pair_hits is 'pair_hits(run, alphas): keypoints matched per run, site, layer, head, pair and alpha';
+
+-- One row per (run, probe, site, layer, head, image): patches in both the prediction and the truth, patches in
+-- either. A run of null means all. The site position is a floor (see segment.site), and so is chance: every patch is
+-- taken for foreground. No guess of a constant rate p does better: with a share b of foreground its IoU is
+-- pb / (b + p(1 - b)), which rises with p.
+create or replace macro mask_overlaps(run) as table (
+    select
+        run_id,
+        probe,
+        site,
+        layer,
+        head,
+        image_id,
+        bit_count(predicted & truth) as both_patches,
+        bit_count(predicted | truth) as either_patches,
+    from segment
+    where run is null or run_id = run
+    union all
+    select run_id, probe, 'chance', 0::smallint, null, image_id, bit_count(truth), bit_length(truth)
+    from segment
+    where site = 'position' and (run is null or run_id = run)
+);
+comment on macro table mask_overlaps is 'mask_overlaps(run): patches in the intersection and the union, per run, probe, site, layer, head and image';
+
+-- One row per (run, probe, metric, site, layer, head, item): what every figure is made of. The figure is the sum of
+-- `part` over the sum of `whole`, and its bootstrap draws items. A run or a probe of null means all.
+--     correspondence  items are pairs: pck@a weighs keypoints alike, pck_image@a weighs pairs alike
+--     foreground      items are images: iou is all intersections over all unions, iou_image weighs images alike and
+--                     leaves out an image whose union is empty
+create or replace macro figure_items(run, of_probe) as table (
+    with hits as (
+        from pair_hits(run, [0.05, 0.10, 0.15])
+        where of_probe is null or of_probe = 'correspondence'
+    ),
+
+    covered as (
+        from mask_overlaps(run)
+        where of_probe is null or of_probe = probe
+    )
+
+    select
+        run_id,
+        'correspondence' as probe,
+        'pck@' || printf('%.2f', alpha) as metric,
+        site,
+        layer,
+        head,
+        pair_id as item,
+        hits as part,
+        points::double as whole,
+    from hits
+    union all
+    select run_id, 'correspondence', 'pck_image@0.10', site, layer, head, pair_id, hits / points, 1.0
+    from hits
+    where alpha = 0.10
+    union all
+    select run_id, probe, 'iou', site, layer, head, image_id, both_patches, either_patches
+    from covered
+    union all
+    select run_id, probe, 'iou_image', site, layer, head, image_id, both_patches / either_patches, 1.0
+    from covered
+    where either_patches > 0
+);
+comment on macro table figure_items is 'figure_items(run, probe): part and whole of every item of every figure; sum(part) / sum(whole) is the figure';
 
 -- Weights of one bootstrap resample of `items` items, each drawn from Poisson(1) (Chamandy et al. 2012: the
 -- bootstrap's limit for many items; with n items its spread is about 1/(2n) wider). Made from a hash of the

@@ -416,13 +416,33 @@ comment on table match is 'one row per run, pair keypoint, site, layer and head:
 comment on column match.run_id is 'run';
 comment on column match.pair_id is 'pair of the run''s data set';
 comment on column match.name is 'keypoint of the pair';
-comment on column match.site is 'value, key, input or encoder';
-comment on column match.layer is 'layer; 0 for input';
-comment on column match.head is 'KV head; null: all heads of the layer concatenated (and for input and encoder)';
-comment on column match.patch is 'patch of the target image whose vector is nearest by cosine';
+comment on column match.site is 'value, key, input or encoder; position: a floor that looks at no vector';
+comment on column match.layer is 'layer; 0 for input and position';
+comment on column match.head is 'KV head; null: all heads of the layer concatenated (and for input, encoder and position)';
+comment on column match.patch is 'patch of the target image whose vector is nearest by cosine; for position the one at the same relative place of the image';
 comment on column match.x is 'pixels from the left: centre of that patch';
 comment on column match.y is 'pixels from the top: centre of that patch';
-comment on column match.similarity is 'cosine similarity, -1 to 1';
+comment on column match.similarity is 'cosine similarity, -1 to 1; 0 for position, which compares nothing';
+
+create table if not exists segment (
+    run_id varchar not null,
+    probe varchar not null,
+    image_id integer not null,
+    site varchar not null,
+    layer smallint not null,
+    head smallint,
+    predicted bit not null,
+    truth bit not null,
+);
+comment on table segment is 'one row per run, probe, image, site, layer and head: the patches taken for the object';
+comment on column segment.run_id is 'run';
+comment on column segment.probe is 'probe that made it: foreground';
+comment on column segment.image_id is 'image';
+comment on column segment.site is 'value, key, input or encoder; position: a floor that sees only where a patch is';
+comment on column segment.layer is 'layer; 0 for input and position';
+comment on column segment.head is 'KV head; null: all heads of the layer concatenated (and for input, encoder and position)';
+comment on column segment.predicted is 'a bit per patch of grid 0, row by row: 1 for foreground; as text with ::varchar';
+comment on column segment.truth is 'the same of the annotation: 1 where masks cover at least half of the patch''s pixel box';
 
 create table if not exists condition (
     condition varchar primary key,
@@ -465,11 +485,11 @@ create table if not exists score (
 );
 comment on table score is 'one row per run, probe, metric, site, layer and head: a figure made by sql/analyses';
 comment on column score.run_id is 'run';
-comment on column score.probe is 'probe: correspondence, ...';
-comment on column score.metric is 'figure: pck@0.10, ...';
-comment on column score.site is 'value, key, input or encoder';
-comment on column score.layer is 'layer; 0 for input';
-comment on column score.head is 'KV head; null: all heads of the layer concatenated';
+comment on column score.probe is 'probe: correspondence, foreground, ...';
+comment on column score.metric is 'figure: pck@0.10, iou, ...';
+comment on column score.site is 'value, key, input or encoder; position and chance: floors, which look at no vector';
+comment on column score.layer is 'layer; 0 for input and the floors';
+comment on column score.head is 'KV head; null: all heads of the layer concatenated (and for input, encoder and the floors)';
 comment on column score.value is 'the figure';
 comment on column score.low is 'lower end of its bootstrap 95 % interval over items';
 comment on column score.high is 'upper end of its bootstrap 95 % interval over items';

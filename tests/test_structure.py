@@ -115,7 +115,18 @@ def test_imports_point_one_way():
     assert strays("vectors", *ground) == {}
     assert strays("warehouse", *ground, "recipes") == {}
     assert strays("report", *ground, "recipes", "query") == {}
-    stored = ("geometry", "matching", "pairs", "stored", "vectors", "models", "recipes", "progress", "query")
+    stored = (
+        "geometry",
+        "masks",
+        "matching",
+        "pairs",
+        "stored",
+        "vectors",
+        "models",
+        "recipes",
+        "progress",
+        "query",
+    )
     assert strays("probes", *ground, *stored) == {}
 
 

@@ -25,10 +25,10 @@ def command(
     store: StoreOption = STORE,
     recipes: RecipesOption = None,
 ) -> None:
-    """Match patches and store the predictions and their figures.
+    """Make predictions from a run's vectors, and store them and their figures.
 
-    Prints each site's best layer and head, chosen on one half of the items and scored on the other. Doing it
-    again replaces nothing.
+    Prints each site's best layer and head, chosen on one half of the items and scored on the other, and two
+    floors that look at no vector: position and chance. Doing it again replaces nothing.
 
     Example: kvstore probe correspondence --run shapes-tiny-onevision --site value --layers 0-27
     """
@@ -50,7 +50,7 @@ def command(
         f" {outcome.rows} predictions written",
         file=sys.stderr,
     )
-    output.write(run_analysis(opened, probe.BEST, {"run": run_id}), format)
+    output.write(run_analysis(opened, "best_layer", {"run": run_id, "probe": name}), format)
 
 
 #: No model has more layers; which of them a run stores is checked by the probe.

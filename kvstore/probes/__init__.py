@@ -1,8 +1,8 @@
 """Probes: torch or LanceDB make predictions into the catalog, SQL makes figures of them.
 
 Every file of this folder is a probe, found by listing it; its name is the probe's. A probe's file starts with
-a line that says what it predicts, and holds two fixed symbols, ``predict(store, request) -> Outcome`` and
-``BEST``, the analysis to show at the end.
+a line that says what it predicts, and holds one fixed symbol, ``predict(store, request) -> Outcome``. Figures
+are made of macro `figure_items` in sql/figures.sql, which has a branch for each probe.
 """
 
 from __future__ import annotations
@@ -62,7 +62,7 @@ class Part:
 
 @dataclass(frozen=True, slots=True)
 class Outcome:
-    """What a probe did: parts matched now, parts found complete, predictions written, items they are of."""
+    """What a probe did: parts made now, parts found complete, predictions written (of floors, too), items."""
 
     made: int
     kept: int
@@ -71,9 +71,7 @@ class Outcome:
 
 
 class Probe(Protocol):
-    """The module of one probe. `BEST` is the analysis that tells the best layer and head of each site."""
-
-    BEST: str
+    """The module of one probe."""
 
     def predict(self, store: Store, request: Request) -> Outcome:
         """Make the request's predictions and their scores; doing it again changes nothing."""

@@ -1,7 +1,7 @@
 -- layer_curve: one row per (run, probe, metric, site, layer): the best head's figure with its interval
 -- Where a layer has figures of its single heads, `head` is the best of them and `concatenated` the figure of all
--- heads together; where it has none (input, encoder), head is null and the figure is that of the whole vector.
--- The best of many is an optimistic figure: `heads` says of how many, pck_best gives the held-out one.
+-- heads together; where it has none (input, encoder, floors), head is null and the figure is that of the whole vector.
+-- The best of many is an optimistic figure: `heads` says of how many, best_layer gives the held-out one.
 with ranked as (
     select
         *,

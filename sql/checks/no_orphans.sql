@@ -22,6 +22,23 @@ with orphans as (
     select 'caption', 'image_id', dataset_id || ' ' || image_id
     from caption anti join dataset_image using (dataset_id, image_id)
     union all
+    select 'expression', 'object_id', dataset_id || ' ' || object_id
+    from expression anti join object using (dataset_id, object_id, image_id)
+    union all
+    select 'frame', 'image_id', dataset_id || ' ' || image_id
+    from frame anti join dataset_image using (dataset_id, image_id)
+    union all
+    select 'question', 'dataset_id', dataset_id from question anti join dataset using (dataset_id)
+    union all
+    select 'question', 'question_id', dataset_id || ' ' || question_id
+    from question anti join question_image using (dataset_id, question_id)
+    union all
+    select 'question_image', 'question_id', dataset_id || ' ' || question_id
+    from question_image anti join question using (dataset_id, question_id)
+    union all
+    select 'question_image', 'image_id', dataset_id || ' ' || image_id
+    from question_image anti join dataset_image using (dataset_id, image_id)
+    union all
     select 'pair_keypoint', 'pair_id', dataset_id || ' ' || pair_id
     from pair_keypoint anti join pair using (dataset_id, pair_id)
     union all
@@ -43,6 +60,18 @@ with orphans as (
     from match
     join run using (run_id)
     anti join pair_keypoint using (dataset_id, pair_id, name)
+    union all
+    select 'segment', 'image_id', run_id || ' ' || image_id
+    from segment anti join token_grid using (run_id, image_id)
+    union all
+    select 'answer', 'run_id', run_id from answer anti join run using (run_id)
+    union all
+    select 'answer', 'question_id', dataset_id || ' ' || question_id
+    from answer
+    join run using (run_id)
+    anti join question using (dataset_id, question_id)
+    union all
+    select 'answer', 'condition', condition from answer anti join condition using (condition)
     union all
     select 'score', 'run_id', run_id from score anti join run using (run_id)
 )

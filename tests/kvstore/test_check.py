@@ -79,7 +79,14 @@ WRONG = {
         "insert into object values ('set', 1, 77, 'cat', 0, 0, 1, 1, 1, false, null)",
         "insert into match values ('lost', 1, 'eye', 'value', 0, 0, 1, 1, 1, 1)",
         "insert into match values ('run', 1, 'eye', 'value', 0, 0, 1, 1, 1, 1)",
+        "insert into segment values ('run', 'p', 77, 'key', 0, 0, '1', '1')",
         "insert into pair values ('set', 1, 'cat', 1, 77, 0, 0, 1, 1, 0, 0, 1, 1)",
+    ),
+    "segment_sound": (
+        "insert into segment values ('run', 'p', 1, 'key', 0, 0, '01', '000000000000')",  # of 3 x 4 patches
+        "insert into segment values ('run', 'q', 1, 'key', 0, 0, '000000000000', '01')",
+        "insert into segment select 'run', 'p', 2, 'key', 0, null, bit_mask, bit_mask"
+        " from (select '000000000001'::bit as bit_mask), range(2)",
     ),
     "key_stat_sound": (
         "insert into key_stat values ('run', 3, 4, 0, 0, 0, 0, 4, 1, 1, 0)",  # of 4 images, of 3 in the run

@@ -9,7 +9,8 @@ import pyarrow as pa
 import pytest
 
 from kvstore.errors import UnknownNameError, UsageError
-from kvstore.probes import Request, correspondence, find, listing
+from kvstore.pairs import read_points
+from kvstore.probes import Request, _predictions, correspondence, find, listing
 from kvstore.query import run_analysis
 from tests.pairs import Pair, add_pairs
 from tests.stores import Made, write_tables
@@ -20,10 +21,13 @@ Make = Callable[..., Made]
 CENTRES = [(5 + 10 * (patch % 4), 5 + 10 * (patch // 4)) for patch in range(12)]
 
 
-def matches(made: Made, run: str = "run") -> list[tuple[Any, ...]]:
+def matches(made: Made, *, floor: bool = False) -> list[tuple[Any, ...]]:
+    """The rows of `match` by stored vectors, or those of the position-only floor."""
     with made.store.connect() as con:
         return con.execute(
-            "select * exclude (run_id) from match where run_id = ? order by all", [run]
+            "select * exclude (run_id) from match where run_id = 'run' and (site = 'position') = ?"
+            " order by all",
+            [floor],
         ).fetchall()
 
 
@@ -62,7 +66,8 @@ def test_every_match_equals_numpys(make_store: Make) -> None:
                 expected.add((number, name, site, layer, head, best, *CENTRES[best]))
     rows = matches(made)
     assert {row[:-1] for row in rows} == expected
-    assert outcome.rows == len(rows) == len(expected)
+    assert len(rows) == len(expected)
+    assert outcome.rows == len(rows) + len(matches(made, floor=True))
 
 
 def all_grids(made: Made) -> list[tuple[str, int, int | None, np.ndarray]]:
@@ -88,7 +93,7 @@ def test_blocks_and_publishes_of_any_size_give_the_same_rows(
     correspondence.predict(made.store, Request("run", sites=("value",)))
     whole = [row for row in matches(made) if row[2] == "value"]
     monkeypatch.setattr(correspondence, "BLOCK_BYTES", 1)
-    monkeypatch.setattr(correspondence, "ROWS_PER_PUBLISH", 1)
+    monkeypatch.setattr(_predictions, "PUBLISH_BYTES", 1)
     with made.store.publish() as con:
         con.execute("delete from match")
     correspondence.predict(made.store, Request("run", sites=("value",)))
@@ -99,8 +104,8 @@ def test_an_image_with_itself_has_pck_1_everywhere(make_store: Make) -> None:
     made = make_store()
     add_pairs(made, [Pair(2, 2, {f"k{p}": (CENTRES[p], CENTRES[p]) for p in range(12)})])
     correspondence.predict(made.store, Request("run"))
-    found = scores(made)
-    assert len(found) == 4 * 2 * 2 * 2  # metrics x sites x layers x heads
+    found = {place: figures for place, figures in scores(made).items() if place[1] != "chance"}
+    assert len(found) == 4 * (2 * 2 * 2 + 1)  # metrics x (sites x layers x heads, and position)
     assert set(found.values()) == {(1.0, 1.0, 1.0, 1)}
 
 
@@ -191,7 +196,7 @@ def test_a_kill_between_layers_loses_no_finished_layer(
 ) -> None:
     made = make_store(images=4, layers=(0, 1, 2))
     add_pairs(made, random_pairs(6, 4))
-    monkeypatch.setattr(correspondence, "ROWS_PER_PUBLISH", 1)
+    monkeypatch.setattr(_predictions, "PUBLISH_BYTES", 1)
     with monkeypatch.context() as broken:
         calls = iter(range(10))
         real = correspondence.nearest
@@ -252,17 +257,93 @@ def test_the_best_layer_is_chosen_on_one_half_of_the_pairs_and_scored_on_the_oth
             [con.execute("select hash(?::integer) % 2 = 0", [n]).fetchone()[0] for n in range(1, 61)]
         )
     places = [(layer, head) for layer in (0, 1) for head in (0, 1)]
-    rows = run_analysis(made.store, "pck_best", {"run": "run"}).to_pylist()
-    assert [row["alpha"] for row in rows] == [0.05, 0.10, 0.15]
-    for row in rows:
+    rows = run_analysis(made.store, "best_layer", {"run": "run"}).to_pylist()
+    rows = [row for row in rows if row["metric"] != "pck_image@0.10"]
+    alphas = ("0.05", "0.10", "0.15")
+    sites = ("value", "chance", "position")
+    assert [(r["metric"], r["site"]) for r in rows] == [(f"pck@{a}", site) for a in alphas for site in sites]
+    for row in (row for row in rows if row["site"] == "value"):
         of = {p: [r for r in matches(made) if (r[3], r[4]) == p] for p in places}
-        counted = {p: hits_by_pair(pairs, found, float(row["alpha"])) for p, found in of.items()}
+        alpha = float(row["metric"].removeprefix("pck@"))
+        counted = {p: hits_by_pair(pairs, found, alpha) for p, found in of.items()}
         chosen_on = {p: hits[even].sum() / points[even].sum() for p, (hits, points) in counted.items()}
         best = max(places, key=lambda p: (chosen_on[p], -p[0], -p[1]))
-        assert (row["layer"], row["head"], row["pairs"]) == (*best, (~even).sum())
+        assert (row["layer"], row["head"], row["n"]) == (*best, (~even).sum())
         assert row["chosen_on"] == pytest.approx(chosen_on[best])
         hits, points = (figure[~even] for figure in counted[best])
-        check((row["value"], row["low"], row["high"], row["pairs"]), hits, points)
+        check((row["value"], row["low"], row["high"], row["n"]), hits, points)
+    for row in (row for row in rows if row["site"] == "position"):  # beside them, on the same other half
+        assert (row["layer"], row["head"], row["chosen_on"]) == (None, None, None)
+        alpha = float(row["metric"].removeprefix("pck@"))
+        hits, points = (f[~even] for f in hits_by_pair(pairs, matches(made, floor=True), alpha))
+        check((row["value"], row["low"], row["high"], row["n"]), hits, points)
+
+
+def test_position_only_takes_the_patch_at_the_same_relative_place(make_store: Make) -> None:
+    """Source 40 x 30 pixels; target 100 x 60 in a grid of 4 rows x 5 columns: cells 20 wide, 15 high."""
+    made = make_store(images=2, sites=("value",))
+    with made.store.publish() as con:
+        con.execute("update image set width = 100, height = 60 where image_id = 2")
+        con.execute(
+            "update token_grid set rows = 4, columns = 5, x1 = 100, y1 = 60, first_patch = 7"
+            " where image_id = 2"
+        )
+    # (10, 15) -> (25, 30): column 1, row 2; (39, 1) -> (97.5, 2): column 4, row 0
+    points = {"a": ((10.0, 15.0), (0.0, 0.0)), "b": ((39.0, 1.0), (0.0, 0.0))}
+    add_pairs(made, [Pair(1, 2, points)])
+    with made.store.connect() as con:
+        placed = read_points(con, "run")
+    assert placed.same_place.tolist() == [11, 4]
+    centres = correspondence._Centres(placed)
+    x, y, number = centres.of(placed.same_place)
+    assert (x.tolist(), y.tolist(), number.tolist()) == ([30, 90], [37.5, 7.5], [18, 11])
+
+
+def test_position_only_is_matched_and_scored_beside_what_was_asked_for(make_store: Make) -> None:
+    made = make_store()
+    # Between equal images: patches 0 (5, 5) and 6 (25, 15); box of longer side 40, so that 0.10 is 4 pixels.
+    points = {"near": ((1.0, 9.0), (5.0, 9.0)), "far": ((29.0, 10.0), (25.0, 11.0 - 0.1))}
+    add_pairs(made, [Pair(1, 2, points)])
+    correspondence.predict(made.store, Request("run", sites=("key",), layers=(1,)))
+    assert matches(made, floor=True) == [
+        (1, "far", "position", 0, None, 6, 25.0, 15.0, 0.0),
+        (1, "near", "position", 0, None, 0, 5.0, 5.0, 0.0),
+    ]
+    found = scores(made)
+    assert found["pck@0.10", "position", 0, None][0] == 0.5  # at 4.0 exactly, and at 4.1
+    assert found["pck@0.05", "position", 0, None][0] == 0.0
+    assert found["pck@0.15", "position", 0, None][0] == 1.0
+
+
+def test_chance_is_the_mean_over_all_patches_of_the_target(make_store: Make) -> None:
+    made = make_store(images=5, sites=("value",), layers=(0,), heads=1)
+    pairs = random_pairs(20, 5, seed=8)
+    add_pairs(made, pairs)
+    correspondence.predict(made.store, Request("run"))
+    found = scores(made)
+    for alpha in (0.05, 0.10, 0.15):
+        hits, points = np.zeros(20), np.zeros(20)
+        for n, pair in enumerate(pairs):
+            reach = alpha * max(pair.target_box[2:])
+            for _, (x, y) in pair.points.values():
+                hits[n] += np.mean([np.hypot(cx - x, cy - y) <= reach for cx, cy in CENTRES])
+                points[n] += 1
+        check(found[f"pck@{alpha:.2f}", "chance", 0, None], hits, points)
+        if alpha == 0.10:
+            check(found["pck_image@0.10", "chance", 0, None], hits / points, np.ones(20))
+
+
+def test_a_store_matched_before_there_were_floors_gets_them(make_store: Make) -> None:
+    made = make_store()
+    add_pairs(made, random_pairs(3, 3))
+    correspondence.predict(made.store, Request("run"))
+    whole = scores(made)
+    with made.store.publish() as con:
+        for table in ("match", "score"):
+            con.execute(f"delete from {table} where site in ('position', 'chance')")
+    outcome = correspondence.predict(made.store, Request("run"))
+    assert (outcome.made, outcome.rows) == (0, len(matches(made, floor=True)))
+    assert scores(made) == whole
 
 
 def hits_by_pair(

@@ -40,19 +40,23 @@ def test_the_best_layer_and_head_are_printed_and_stored(
     assert run("probe", "correspondence", "--store", str(made.store.root), "--format", "csv") == 0
     printed = capsys.readouterr()
     rows = list(csv.DictReader(io.StringIO(printed.out)))
-    assert [row["alpha"] for row in rows] == ["0.05", "0.1", "0.15"]
-    assert {(row["site"], row["layer"], row["head"], row["value"]) for row in rows} == {
-        ("value", "1", "1", "1.0")
+    metrics = ["pck@0.05", "pck@0.10", "pck@0.15", "pck_image@0.10"]
+    assert [(row["metric"], row["site"]) for row in rows] == [
+        (metric, site) for metric in metrics for site in ("value", "chance", "position")
+    ]
+    assert {(row["layer"], row["head"], row["value"]) for row in rows if row["site"] == "value"} == {
+        ("1", "1", "1.0")
     }
+    assert {(row["layer"], row["head"]) for row in rows if row["site"] != "value"} == {("", "")}
     assert "12 items, 2 layers made" in printed.err
     curve = run_analysis(made.store, "layer_curve").to_pylist()
     top = [
         (row["layer"], row["head"], row["value"], row["heads"])
         for row in curve
-        if row["metric"] == "pck@0.10"
+        if row["metric"] == "pck@0.10" and row["site"] == "value"
     ]
     assert top[1] == (1, 1, 1.0, 2)
-    assert len(curve) == 4 * 2  # metrics x layers
+    assert len(curve) == 4 * (2 + 2)  # metrics x (layers, and two floors)
 
 
 def test_layers_and_sites_narrow_the_work(make_store: Make) -> None:
@@ -60,7 +64,9 @@ def test_layers_and_sites_narrow_the_work(make_store: Make) -> None:
     store = str(made.store.root)
     assert run("probe", "correspondence", "--layers", "1", "--heads", "both", "--store", store) == 0
     with made.store.connect() as con:
-        found = con.execute("select distinct layer, head from match order by all").fetchall()
+        found = con.execute(
+            "select distinct layer, head from match where site = 'value' order by all"
+        ).fetchall()
     assert found == [(1, 0), (1, 1), (1, None)]
 
 
@@ -88,7 +94,7 @@ def test_curve_of_a_layer_shows_its_best_head_and_the_heads_together(make_store:
     assert run_analysis(made.store, "layer_curve", {"run": "other"}).num_rows == 0
 
 
-@pytest.mark.parametrize("name", ["layer_curve", "pck", "pck_category", "pck_best", "score_correspondence"])
+@pytest.mark.parametrize("name", ["layer_curve", "pck", "pck_category", "best_layer", "bootstrap"])
 def test_an_analysis_of_a_store_without_matches_is_a_header(
     make_store: Make, capsys: pytest.CaptureFixture[str], name: str
 ) -> None:
