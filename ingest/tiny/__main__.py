@@ -1,38 +1,64 @@
 """Train the tiny models anew: ``python -m kvstore.recipes.ingest.tiny --work DIR`` (or ``make tiny-models``).
 
-Every stage goes on where it was stopped; the weights appear beside this file when a stage is done.
+Every stage goes on where it was stopped. At the end the weights stand in --out, by default beside this file.
 """
 
 from __future__ import annotations
 
+import shutil
+from dataclasses import replace
 from pathlib import Path
 from typing import Annotated
 
+import torch
 import typer
 
-from . import loop, sheets, stages
+from . import encoder, loop, sheets, stages
 
-STAGES = ("draw", "encoder", "onevision", "next", "qwen")
+_HERE = Path(__file__).parent
+#: Steps of the first family's training that are shipped as checkpoints.
+CHECKPOINTS = (150, 300, 750, 1500, 2500)
 
 
 def main(
     work: Annotated[Path, typer.Option(help="Where drawn scenes, states and curves are kept.")],
-    stage: Annotated[list[str] | None, typer.Option(help=f"Only these of {', '.join(STAGES)}.")] = None,
-    workers: Annotated[int, typer.Option(help="Processes of one thread that share each step.")] = 2,
-    scenes: Annotated[int, typer.Option(help="Drawn scenes to train on.")] = stages.Plan.scenes,
-    steps: Annotated[int, typer.Option(help="Steps of the longest stage.")] = stages.Plan.steps,
-    encoder_steps: Annotated[int, typer.Option(help="Steps of the encoder.")] = stages.Plan.encoder_steps,
+    out: Annotated[Path, typer.Option(help="Where the trained models are written.")] = _HERE,
+    stage: Annotated[
+        list[str] | None, typer.Option(help=f"Only these of {', '.join(stages.STAGES)}.")
+    ] = None,
+    workers: Annotated[int, typer.Option(help="CPU processes that share each step; 1 on a GPU.")] = 0,
+    seed: Annotated[int, typer.Option(help="Everything follows from it.")] = stages.Plan.seed,
 ) -> None:
-    """Train the tiny models; everything follows from the seed."""
-    plan = stages.Plan(scenes=scenes, steps=steps, encoder_steps=encoder_steps)
-    wanted = stage or list(STAGES)
+    """Train the tiny models.
+
+    Example: python -m kvstore.recipes.ingest.tiny --work /tmp/tiny
+    """
+    plan = replace(stages.Plan(), seed=seed)
+    spread = workers or (1 if torch.cuda.is_available() else 2)
     work.mkdir(parents=True, exist_ok=True)
-    if "draw" in wanted:
-        for split, count in (("val", stages.HELD_OUT), ("train", plan.scenes)):
-            sheets.draw(work / "scenes", split, count, stages.FAMILIES, workers)
-    for name in STAGES[1:]:
-        if name in wanted:
-            loop.spread(stages.run, workers, name, plan, work)
+    for split, count in (("val", plan.held_out), ("train", plan.scenes)):
+        sheets.draw(work / "scenes", split, count, stages.FAMILIES, spread)
+    for name in stages.STAGES:
+        if not stage or name in stage:
+            loop.spread(stages.run, spread, name, plan, work)
+            ship(name, plan, work, out)
+
+
+def ship(name: str, plan: stages.Plan, work: Path, out: Path) -> None:
+    """Put what a stage made where it is found, with its training curve."""
+    if name == "encoder":
+        encoder.keep(work, out / "tiny-encoder")
+    else:
+        kept = {plan.steps[name]: f"tiny-{name}"}
+        if name == stages.FIRST:
+            kept |= {step: f"tiny-{name}-step-{step:05d}" for step in CHECKPOINTS}
+        for step, model in kept.items():
+            source = work / "snapshots" / f"tiny-{name}-step-{step:05d}"
+            shutil.rmtree(out / model, ignore_errors=True)
+            shutil.copytree(source, out / model)
+    (out / "curves").mkdir(exist_ok=True)
+    for curve in work.glob(f"{name}*.jsonl"):
+        shutil.copy(curve, out / "curves" / curve.name)
 
 
 if __name__ == "__main__":

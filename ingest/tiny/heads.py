@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 import torch
 from torch import nn
-from torch.nn import functional as F  # noqa: N812 - its usual name
+from torch.nn import functional as F
 
 from .sheets import BINS, HUES, KINDS, PARTS, STYLES
 
@@ -24,13 +22,15 @@ class Heads(nn.Module):
         self.patch = nn.Linear(width, sum(CLASSES))
         self.style = nn.Linear(width, len(STYLES))
 
-    def loss(self, features: torch.Tensor, labels: torch.Tensor, image: torch.Tensor, style: torch.Tensor) -> Any:
+    def loss(
+        self, features: torch.Tensor, labels: torch.Tensor, image: torch.Tensor, style: torch.Tensor
+    ) -> tuple[torch.Tensor, list[float]]:
         """Cross entropy of all labels; with the shares of patches whose category and hue are right.
 
-        features [patches, width], labels [patches, 6], image [patches] (which image each is of), style [images]
+        features [patches, width], labels [patches, 6], image [patches] (of which image), style [images]
         """
         features = F.layer_norm(features, features.shape[-1:])
-        split = torch.split(self.patch(features), CLASSES, -1)
+        split = torch.split(self.patch(features), list(CLASSES), -1)
         labels = labels.long()
         total = features.new_zeros(())
         for place, (logits, weight) in enumerate(zip(split, WEIGHTS, strict=True)):

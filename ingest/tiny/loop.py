@@ -6,13 +6,14 @@ import json
 import os
 import random
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import torch
 from torch import distributed, nn
+from torch.multiprocessing.spawn import spawn
 
 #: Seconds between two saved states.
 _SAVE_EVERY = 120.0
@@ -23,7 +24,7 @@ Optimisers = Sequence[torch.optim.Optimizer]
 
 @dataclass(frozen=True)
 class Schedule:
-    """Linear warm-up, a constant rate, and from `decay` (share of the steps) on linearly down to a twentieth."""
+    """Linear warm-up, a constant rate, from `decay` (share of the steps) on linearly down to a twentieth."""
 
     steps: int
     warmup: int = 100
@@ -105,7 +106,7 @@ def run(
             group["lr"] = group["peak"] * schedule.at(step)
         with torch.autocast(parameters[0].device.type, torch.bfloat16):
             value, told = loss(step, rng)
-        value.backward()  # type: ignore[no-untyped-call]
+        value.backward()
         _average(parameters, world)
         nn.utils.clip_grad_norm_(parameters, 1.0)
         for optimiser in optimisers:
@@ -117,7 +118,11 @@ def run(
             seconds = spent + time.monotonic() - begun
             extra = each(step + 1)
             if (step + 1) % every == 0 or extra:
-                line = {"step": step + 1, "seconds": round(seconds), **{k: round(v, 4) for k, v in figures.items()}}
+                line = {
+                    "step": step + 1,
+                    "seconds": round(seconds),
+                    **{k: round(v, 4) for k, v in figures.items()},
+                }
                 _tell(folder / f"{name}.jsonl", {"stage": name, **line, **(extra or {})})
             if time.monotonic() - saved > _SAVE_EVERY or step + 1 == schedule.steps:
                 saved = time.monotonic()
@@ -190,13 +195,18 @@ def _agree(parameters: Sequence[torch.Tensor]) -> None:
 
 
 def _average(parameters: Sequence[torch.Tensor], world: int) -> None:
+    """Mean gradients of all processes; one that a process's batch did not touch is 0 there.
+
+    Frozen weights keep no gradient: Muon would go on in the direction of its momentum on a gradient of 0.
+    """
     if world == 1:
         return
-    grads = [p.grad if p.grad is not None else torch.zeros_like(p) for p in parameters]
+    live = [p for p in parameters if p.requires_grad]
+    grads = [p.grad if p.grad is not None else torch.zeros_like(p) for p in live]
     flat = torch.cat([grad.reshape(-1) for grad in grads])
     distributed.all_reduce(flat)
     flat /= world
-    for parameter, part in zip(parameters, flat.split([p.numel() for p in parameters]), strict=True):
+    for parameter, part in zip(live, flat.split([p.numel() for p in live]), strict=True):
         parameter.grad = part.view_as(parameter)
 
 
@@ -207,7 +217,7 @@ def spread(work: Callable[..., None], workers: int, *args: Any) -> None:
         return
     os.environ.setdefault("MASTER_ADDR", "127.0.0.1")
     os.environ.setdefault("MASTER_PORT", str(random.randint(20000, 60000)))
-    torch.multiprocessing.spawn(_one, (work, workers, args), nprocs=workers)
+    spawn(_one, (work, workers, args), nprocs=workers)  # type: ignore[no-untyped-call]
 
 
 def _one(rank: int, work: Callable[..., None], workers: int, args: tuple[Any, ...]) -> None:
@@ -215,9 +225,3 @@ def _one(rank: int, work: Callable[..., None], workers: int, args: tuple[Any, ..
     distributed.init_process_group("gloo", rank=rank, world_size=workers)
     work(*args)
     distributed.destroy_process_group()
-
-
-def lines(path: Path) -> Iterator[dict[str, Any]]:
-    """A training curve, as it was told."""
-    for line in path.read_text().splitlines():
-        yield json.loads(line)

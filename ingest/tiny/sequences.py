@@ -1,4 +1,4 @@
-"""Sequences for training: one prefix with its images, and behind it many questions that do not see each other.
+"""Sequences for training: one prefix with its images, and many questions that do not see each other.
 
 The prefix is encoded once for all of them: question tokens attend to the prefix and to their own question
 alone, and each question's positions go on where the prefix ends, as if it stood there by itself.
@@ -11,10 +11,6 @@ from typing import Any
 
 import torch
 
-from kvstore import models
-
-IGNORED = -100
-
 
 @dataclass(frozen=True)
 class Question:
@@ -22,46 +18,6 @@ class Question:
 
     tail: list[int]
     answer: list[int]
-
-
-class Template:
-    """A family's chat template, cut at its images."""
-
-    def __init__(self, loaded: models.Loaded) -> None:
-        self._loaded = loaded
-        self._ids: dict[str, list[int]] = {}
-        self.end = [int(loaded.tokenizer.eos_token_id)]
-        self._tails: dict[tuple[str, int], list[list[int]]] = {}
-
-    def head(self, prefix: str = "") -> list[int]:
-        """Ids before the first image's tokens."""
-        return models.prompt_ids(self._loaded, prefix)
-
-    def pieces(self, text: str, images: int = 1) -> list[list[int]]:
-        """Ids between the images and, last, behind them: `images` lists."""
-        key = text, images
-        if key not in self._tails:
-            loaded = self._loaded
-            content = [{"type": "image"}] * images + ([{"type": "text", "text": text}] if text else [])
-            rendered = loaded.tokenizer.apply_chat_template(
-                [{"role": "user", "content": content}],
-                chat_template=loaded.chat_template,
-                add_generation_prompt=True,
-                tokenize=False,
-            )
-            placeholder = loaded.tokenizer.convert_ids_to_tokens(loaded.image_token_id)
-            self._tails[key] = [self.ids(piece) for piece in rendered.split(placeholder)[1:]]
-        return self._tails[key]
-
-    def ids(self, text: str) -> list[int]:
-        """Ids of a text without special additions."""
-        if text not in self._ids:
-            self._ids[text] = self._loaded.tokenizer(text, add_special_tokens=False)["input_ids"]
-        return self._ids[text]
-
-    def question(self, text: str, answer: str, images: int = 1) -> Question:
-        """A question behind its images, and its answer."""
-        return Question(self.pieces(text, images)[-1], self.ids(answer) + self.end)
 
 
 @dataclass
@@ -85,8 +41,11 @@ class Row:
 class Batch:
     """What the language model takes, and where its answers are.
 
-    embeddings [rows, length, hidden]; mask bool [rows, 1, length, length]; positions [rows, length] or
-    [axes, rows, length]; at: flat indices of the tokens that predict `targets`; owner: (row, question) of each
+    embeddings  [rows, length, hidden]
+    mask        bool [rows, 1, length, length]
+    positions   [rows, length] or, with several axes, [axes, rows, length]
+    at          flat indices of the tokens that predict `targets`
+    owner       (row, question) of each target
     """
 
     embeddings: torch.Tensor

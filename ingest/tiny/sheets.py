@@ -20,7 +20,8 @@ from PIL import Image, ImageDraw
 
 from kvstore import models
 from kvstore.contracts import Layout
-from kvstore.recipes.ingest.datasets import _categories, _language, _scenes
+
+from ..datasets import _categories, _language, _scenes, _styles, _things
 
 SHARD = 250
 #: Pixels along each side of the map of labels, which covers the whole image.
@@ -32,18 +33,20 @@ PARTS = {
         ((c, p) for c in _categories.CATEGORIES for p in range(len(c.parts))), 1
     )
 }
-KINDS, HUES, STYLES = _language.KINDS, _language.HUES, _language.STYLES
+KINDS, HUES, STYLES = _things.KINDS, _things.HUES, _styles.STYLES
 #: Rows and columns in which the middle of a patch's object is told.
 BINS = 14
 
 Array = np.ndarray[Any, np.dtype[Any]]
+#: Kind, question, answer.
+Asked = tuple[str, str, str]
 
 
 @dataclass(frozen=True)
 class Sheet:
     """One scene as the trainer uses it.
 
-    number   of the scene in its split
+    number   of the scene in its `split`
     pixels   family -> uint8 values of the family's overview, in the shape of `Inputs.pixels`
     labels   family -> uint8 [patches, 6]: category, hue and part of the object shown (0 background), row and
              column of that object's middle (0 background, else from 1), whether a middle is in the patch
@@ -56,7 +59,8 @@ class Sheet:
     size: tuple[int, int]
     labels: dict[str, Array]
     style: int
-    asked: list[tuple[str, str, str]]
+    asked: list[Asked]
+    split: str = "train"
 
 
 def draw(folder: Path, split: str, count: int, families: Sequence[str], workers: int) -> None:
@@ -77,7 +81,7 @@ def read(folder: Path, split: str, families: Sequence[str], part: tuple[int, int
     for path in sorted(folder.glob(f"{split}-*.pickle"))[place::parts]:
         for sheet in pickle.loads(path.read_bytes()):  # noqa: S301 - written by `draw`
             pixels = {name: sheet.pixels[name] for name in families}
-            found.append(replace(sheet, pixels=pixels))
+            found.append(replace(sheet, pixels=pixels, split=split))
     return found
 
 
@@ -127,7 +131,8 @@ def _sampled(scene: Any, seen: Sequence[Any], parts: Array, objects: Array, layo
     part, thing = parts[down, across], objects[down, across]
 
     def of_object(values: list[int]) -> Array:
-        return np.array([0, *values], np.uint8)[thing]
+        told: Array = np.array([0, *values], np.uint8)[thing]
+        return told
 
     middle = np.zeros_like(thing)
     for each in seen:
@@ -148,15 +153,15 @@ def to_bytes(loaded: models.Loaded, pixels: Array) -> Array:
     mean, std = _scale(loaded, pixels.ndim)
     if pixels.ndim == 2:  # Qwen: [patches, channels * frames * side * side]
         pixels = pixels.reshape(len(pixels), 3, 2, -1)[:, :, 0]
-        return np.rint((pixels * std + mean) * 255).astype(np.uint8)
-    return np.rint((pixels * std + mean) * 255).astype(np.uint8)
+    kept: Array = np.rint((pixels * std + mean) * 255).astype(np.uint8)
+    return kept
 
 
 def from_bytes(loaded: models.Loaded, kept: Array) -> Array:
     """Pixels as the processor gave them, float32."""
     flat = kept.ndim == 3  # Qwen: [patches, channels, side * side]
     mean, std = _scale(loaded, 2 if flat else 4)
-    pixels = ((kept.astype(np.float32) / 255 - mean) / std).astype(np.float32)
+    pixels: Array = ((kept.astype(np.float32) / 255 - mean) / std).astype(np.float32)
     return np.repeat(pixels[:, :, None], 2, 2).reshape(len(pixels), -1) if flat else pixels
 
 

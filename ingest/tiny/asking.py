@@ -1,0 +1,114 @@
+"""What a model in training is asked: which scenes go together in a prompt, and which questions of them."""
+
+from __future__ import annotations
+
+import random
+from collections import defaultdict
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+from ..datasets import _language, _styles
+from .sheets import Asked, Sheet
+
+#: Tokens of AnyRes tiles in the prompt: none (but often their positions), one in five, all.
+Tiles = Literal["none", "some", "all"]
+Trained = Literal["all", "projector", "nothing"]
+
+#: How often a kind is asked of one image relative to the others, which teach what the kinds need (1).
+SHARES = {"existence": 3.0, "color": 2.5, "place": 3.0, "counting": 3.0, "relation": 4.0}
+#: What goes into the accuracy.
+KINDS = (*SHARES, _language.STYLE)
+CAPTION = "caption"
+
+
+@dataclass(frozen=True)
+class Mix:
+    """What a stage asks.
+
+    questions      per prompt, at most
+    triples        the share of scenes that stand in a prompt with two others
+    captions_only  captions and other descriptions, no questions
+    prefix         the share of prompts whose first question stands before the image
+    dense          weight of the dense loss on the projector's output
+    trained        of the vision side: all of it, its projector alone, or nothing
+    """
+
+    questions: int = 12
+    triples: float = 0.2
+    tiles: Tiles = "none"
+    captions_only: bool = False
+    prefix: float = 0.2
+    dense: float = 0.3
+    trained: Trained = "all"
+
+
+def units(scenes: Sequence[Sheet], images: int, triples: float, rng: random.Random) -> list[list[Sheet]]:
+    """Prompts' scenes, about `images` in all; the share `triples` of prompts has three, two of one style."""
+    made: list[list[Sheet]] = []
+    count = 0
+    while count < images:
+        unit = [rng.choice(scenes)]
+        if rng.random() < triples:
+            unit += _companions(unit[0], scenes, rng)
+            if rng.random() < 0.3:
+                rng.shuffle(unit)
+        made.append(unit)
+        count += len(unit)
+    return made
+
+
+def _companions(first: Sheet, scenes: Sequence[Sheet], rng: random.Random) -> list[Sheet]:
+    """One scene of the same style and one of another, in either order."""
+    same, other = first, first
+    while same is first or same.style != first.style:
+        same = rng.choice(scenes)
+    while other.style == first.style:
+        other = rng.choice(scenes)
+    rest = [same, other]
+    rng.shuffle(rest)
+    return rest
+
+
+def ask(scenes: Sequence[Sheet], mix: Mix, rng: random.Random) -> list[Asked]:
+    """The questions of one prompt."""
+    if len(scenes) > 1:
+        return of_styles([scene.style for scene in scenes], rng)
+    if mix.captions_only:
+        wanted = [one for one in scenes[0].asked if one[0] not in SHARES]
+        return rng.sample(wanted, min(mix.questions, len(wanted)))
+    known = by_kind(scenes[0])
+    shares = [SHARES.get(kind, 1.0) for kind in known]
+    drawn = rng.choices(list(known), shares, k=mix.questions)
+    return list(dict.fromkeys(pick(known[kind], rng) for kind in drawn))
+
+
+def by_kind(scene: Sheet) -> dict[str, dict[str, list[Asked]]]:
+    """What can be asked of a scene: kind -> answer -> questions."""
+    found: dict[str, dict[str, list[Asked]]] = defaultdict(lambda: defaultdict(list))
+    for one in scene.asked:
+        found[one[0]][one[2]].append(one)
+    return found
+
+
+def pick(questions: dict[str, list[Asked]], rng: random.Random) -> Asked:
+    """One of a kind's questions: each answer is as likely, so that yes and no are balanced."""
+    return rng.choice(questions[rng.choice(list(questions))])
+
+
+def of_styles(styles: Sequence[int], rng: random.Random) -> list[Asked]:
+    """Of three images: what style each has, and for each reference that one other shares, which."""
+    ordinals = _language.ORDINALS
+    asked = [
+        ("style name", f"What is the style of the {name} image?", _styles.STYLES[style])
+        for name, style in zip(ordinals, styles, strict=True)
+    ]
+    for reference in range(3):
+        others = [n for n in range(3) if n != reference]
+        same = [n for n in others if styles[n] == styles[reference]]
+        if len(same) == 1:
+            names = (ordinals[reference], *(ordinals[n] for n in others))
+            text = "Which image has the style of the {}, the {} or the {}?".format(*names)
+            asked.append(("style name" if reference else _language.STYLE, text, ordinals[same[0]]))
+    rng.shuffle(asked)
+    return asked
