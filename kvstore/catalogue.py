@@ -59,6 +59,7 @@ KINDS: dict[str, Callable[[str], Iterator[Entry]]] = {
     "probes": _probes,
     "analyses": _analyses,
     "reports": _python("reports"),
+    "exports": _python("ingest/exports"),
 }
 
 

@@ -136,6 +136,23 @@ def read_config(folder: Path) -> dict[str, object]:
     return _json(path)
 
 
+def check_settings(folder: Path) -> None:
+    """Raise `ModelError` that names the first missing file of image processor or tokenizer.
+
+    An image processor may be kept in processor_config.json, a tokenizer in the files of an older kind.
+    """
+    settings = folder / "processor_config.json"
+    inner = settings.is_file() and "image_processor" in _json(settings)
+    wanted = {
+        "preprocessor_config.json": inner,
+        "tokenizer.json": any(any(folder.glob(name)) for name in ("vocab.json", "vocab.txt", "*.model")),
+        "tokenizer_config.json": False,
+    }
+    for name, elsewhere in wanted.items():
+        if not elsewhere and not (folder / name).is_file():
+            raise ModelError(f"'{folder}' lacks {name}; download it again")
+
+
 def check_weights(folder: Path) -> None:
     """Raise `ModelError` that names the first weight file that is missing or damaged."""
     from safetensors import SafetensorError, safe_open

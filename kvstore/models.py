@@ -154,6 +154,7 @@ def load_config(name: str) -> Loaded:
     source = resolve(name)
     folder = _folder(source, weights=False)
     family_name, family = _family_of(model_files.read_config(folder).get("model_type"), folder)
+    model_files.check_settings(folder)
     config, image_processor, tokenizer = _parts(folder)
     template = model_files.chat_template(folder) or tokenizer.chat_template
     if not isinstance(template, str):

@@ -15,12 +15,13 @@ from typing import Annotated, Any
 
 import typer
 
-from kvstore.errors import KvstoreError, UnknownNameError
+from kvstore.errors import KvstoreError, UnknownNameError, UsageError
 
 #: Commands in the order of the help. Each is ``kvstore/cli/<name>.py`` with a function `command`, or with a
 #: typer `app` when it has commands of its own. Only the one that is called is imported.
 COMMANDS = (
     "ingest",
+    "export",
     "probe",
     "search",
     "sql",
@@ -47,8 +48,10 @@ def main(args: Sequence[str] | None = None) -> None:
 
 def _guarded(args: list[str]) -> int:
     """Run; a user's mistake is a line on stderr, any other exception a bug with its traceback."""
+    called = args[0] if args else "--help"
     try:
-        called = args[0] if args else "--help"
+        if _names_dataset(args):
+            called, args = "export", ["export", called, *args[2:]]
         if not called.startswith("-") and called not in COMMANDS:
             raise UnknownNameError("command", called, COMMANDS, "See `kvstore --help`.")
         result = _application(called)(args or ["--help"], prog_name="kvstore", standalone_mode=False)
@@ -62,6 +65,24 @@ def _guarded(args: list[str]) -> int:
     except typer.TyperException as error:
         told = error.format_message() if hasattr(error, "format_message") else str(error)
         return _say(f"{told} See `kvstore {called} --help`." if called in COMMANDS else told, 2)
+
+
+def _names_dataset(args: list[str]) -> bool:
+    """Whether it is ``DATASET export ...``, which stands for ``export DATASET ...``.
+
+    Raises `UsageError` for a data set with nothing, or with anything else, to be done with it.
+    """
+    if not args or args[0].startswith("-") or args[0] in COMMANDS:
+        return False
+    if args[1:2] == ["export"]:  # a name that is no data set's is told by the command, which knows --recipes
+        return True
+    from kvstore import recipes
+
+    if args[0] in recipes.listing("ingest/datasets"):
+        raise UsageError(
+            f"'{args[0]}' is a data set: `kvstore ingest {args[0]}` or `kvstore {args[0]} export` uses it"
+        )
+    return False
 
 
 def _application(called: str) -> Any:

@@ -12,7 +12,9 @@ from kvstore.cli.options import FormatOption, RecipesOption
 def command(
     kind: Annotated[
         str | None,
-        typer.Argument(metavar="[KIND]", help="datasets, models, benchmarks, probes, analyses or reports."),
+        typer.Argument(
+            metavar="[KIND]", help="datasets, models, benchmarks, probes, analyses, reports or exports."
+        ),
     ] = None,
     format: FormatOption = "table",  # noqa: A002
     recipes: RecipesOption = None,

@@ -125,6 +125,10 @@ def damage(folder: Path, how: str) -> None:
         save_file(kept, weights, {"format": "pt"})
     elif how == "no preprocessor":
         (folder / "preprocessor_config.json").unlink()
+    elif how == "no tokenizer":
+        (folder / "tokenizer.json").unlink()
+    elif how == "no tokenizer settings":
+        (folder / "tokenizer_config.json").unlink()
     elif how == "no template":
         (folder / "chat_template.jinja").unlink()
 
@@ -139,7 +143,9 @@ def damage(folder: Path, how: str) -> None:
         ("truncated", "model.safetensors is damaged"),
         ("not safetensors", "model.safetensors is damaged"),
         ("a weight missing", "lack .*image_newline"),
-        ("no preprocessor", "preprocessor_config.json cannot be loaded"),
+        ("no preprocessor", "lacks preprocessor_config.json"),
+        ("no tokenizer", "lacks tokenizer.json"),
+        ("no tokenizer settings", "lacks tokenizer_config.json"),
         ("no template", "has no chat template"),
     ],
 )

@@ -1,0 +1,40 @@
+"""`kvstore export`, typed as `kvstore DATASET export`, too."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from kvstore.cli.options import RecipesOption
+
+
+def command(
+    dataset: Annotated[str, typer.Argument(metavar="DATASET", help="A name of `kvstore ls datasets`.")],
+    format: Annotated[  # noqa: A002
+        str, typer.Argument(metavar="FORMAT", help="A name of `kvstore ls exports`.")
+    ],
+    folder: Annotated[Path, typer.Argument(metavar="DIR", help="Where to write it: a new or empty folder.")],
+    root: Annotated[
+        Path | None,
+        typer.Option(help="The data set's folder; default $KVSTORE_DATA/<dataset>, ./data/<dataset>."),
+    ] = None,
+    split: Annotated[str | None, typer.Option(help="Split; default the data set's first.")] = None,
+    limit: Annotated[int | None, typer.Option(help="Only the first so many images.")] = None,
+    recipes: RecipesOption = None,
+) -> None:
+    """Write a data set in the layout of another.
+
+    What is written is read by the recipe of that name, and by other tools. Images keep their bytes. The
+    folder appears when all of it is written, or not at all. It may be typed as
+    `kvstore DATASET export FORMAT DIR`, too.
+
+    Example: kvstore shapes export coco data/shapes-coco --split test --limit 20
+    """
+    from kvstore.export import export
+
+    written = export(dataset, format, folder, root=root, split=split, limit=limit)
+    told = " ".join(part for part in (dataset, written.split) if part)
+    print(f"{told}: {len(written.images)} images written to {folder} as {format}", file=sys.stderr)
