@@ -4,9 +4,10 @@ VENV   ?= .venv
 BIN    := $(VENV)/bin
 STAMP  := $(VENV)/.installed
 DEMO   ?= demo
+WORK   ?= .cache/tiny-models
 
 .DEFAULT_GOAL := help
-.PHONY: help install demo test check fix bench wheel clean
+.PHONY: help install demo test check fix bench tiny-models wheel clean
 
 help:  ## list the targets
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | expand -t 12
@@ -35,6 +36,9 @@ fix: $(STAMP)  ## format and mend what lint can mend
 
 bench: $(STAMP)  ## measure speed and memory as ratios; writes tests/bench/results/
 	$(BIN)/python -m tests.bench
+
+tiny-models: $(STAMP)  ## train the built-in models anew: hours on two cores; goes on where it was stopped
+	$(BIN)/python -m kvstore.recipes.ingest.tiny --work $(WORK)
 
 wheel: $(STAMP)  ## build the wheel, install it in a clean environment and try it there
 	sh tests/wheel.sh $(BIN)/python

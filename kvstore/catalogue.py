@@ -9,7 +9,7 @@ import ast
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
-from kvstore import probes, query, recipes
+from kvstore import model_files, probes, query, recipes
 from kvstore.errors import UnknownNameError
 
 COLUMNS = ("kind", "name", "about", "file")
@@ -42,14 +42,17 @@ def _analyses(kind: str) -> Iterator[Entry]:
 
 
 def _models(kind: str) -> Iterator[Entry]:
-    """Every alias and built-in tiny model of every family."""
+    """Every family's aliases and untrained tiny model, then the trained models that come as folders."""
     for family, path in recipes.listing("ingest/models").items():
         constants = _constants(_parse(path))
         aliases = constants.get("ALIASES", {})
         for alias, hub_id in aliases.items() if isinstance(aliases, dict) else ():
             yield _entry(kind, alias, f"{hub_id} ({family})", path)
         if isinstance(constants.get("TINY"), str):
-            yield _entry(kind, str(constants["TINY"]), f"built in, untrained ({family})", path)
+            yield _entry(kind, f"{constants['TINY']}-untrained", f"built in, untrained ({family})", path)
+    for name, folder in sorted(model_files.shipped().items()):
+        model_type = model_files.read_config(folder).get("model_type")
+        yield _entry(kind, name, f"built in, trained on shapes ({model_type})", folder)
 
 
 KINDS: dict[str, Callable[[str], Iterator[Entry]]] = {
