@@ -74,6 +74,19 @@ def overview(tiling: Tiling, size: tuple[int, int]) -> Grid:
     return Grid(tiling.count, tiling.count, (0.0, 0.0, size[0] * seen, size[1] * seen))
 
 
+def padded(tiling: Tiling, size: tuple[int, int]) -> Layout:
+    """The image padded to a square in its middle, in one tile, and one newline token behind it.
+
+    So LLaVA-OneVision takes each of several images; the box reaches beyond the image by the padding.
+    """
+    width, height = size
+    side = max(size)
+    x, y = -((side - width) // 2), -((side - height) // 2)
+    seen = side * tiling.count * tiling.patch / tiling.side
+    grid = Grid(tiling.count, tiling.count, (x, y, x + seen, y + seen))
+    return Layout((grid,), grid.patches + 1)
+
+
 def mosaic(tiling: Tiling, size: tuple[int, int]) -> Grid:
     """The grid of the tiles put together, unpadded and reduced; without newline tokens."""
     down, across = _axes(tiling, size)

@@ -165,6 +165,16 @@ class DatasetRecipe(Protocol):
     def load(self, root: Path | None, split: str | None) -> Dataset: ...
 
 
+class BenchmarkRecipe(Protocol):
+    """``ingest/benchmarks/<name>.py``: a docstring (name, address, one quirk) and these symbols.
+
+    A benchmark's questions are those of a data set, whose recipe gives them (`Dataset.questions`).
+    """
+
+    DATASET: str  # ingest/datasets/<name>.py
+    KINDS: tuple[str, ...]  # kinds of question that it consists of; empty: all
+
+
 # --------------------------------------------------------------------------------- models and tokens
 
 
@@ -259,6 +269,8 @@ class Family(Protocol):
     """``ingest/models/<family>.py``: a docstring (classes, token layout, one quirk) and these symbols.
 
     A family states only its differences; loading, prompting, capture and pooling exist once in the engine.
+    Where images of one prompt are not taken as each of them alone would be, it may also have
+    ``several(config, processor, images) -> list[Inputs]``.
     """
 
     MODEL_TYPES: tuple[str, ...]  # values of ``config.model_type``

@@ -338,22 +338,39 @@ def prompt(loaded: Loaded, prefix: str = "") -> str:
 
 def prompt_ids(loaded: Loaded, prefix: str = "") -> list[int]:
     """Token ids before the first image token, as the real processor makes them of the whole prompt."""
-    head, placeholder, tail = _rendered(loaded, prefix)
-    text = head + placeholder + tail
+    ids = _ids(loaded, "".join(_rendered(loaded, prefix)))
+    return ids[: ids.index(loaded.image_token_id)]
+
+
+def question_ids(loaded: Loaded, question: str, images: int, prefix: str = "") -> list[int]:
+    """Token ids of a whole prompt: a user turn of images, each one placeholder, and a question, verbatim.
+
+    `prefix` stands right before the first image, as in `prompt`. Raises `UsageError` for a question that
+    holds the placeholder.
+    """
+    return _ids(loaded, "".join(_rendered(loaded, prefix, images, question)))
+
+
+def _ids(loaded: Loaded, text: str) -> list[int]:
+    """Token ids of a rendered prompt, as the real processor makes them."""
     begin = loaded.tokenizer.bos_token
     # as `apply_chat_template` does: a template that writes the begin token itself gets no second one
     special = not (begin is not None and text.startswith(begin))
-    ids = loaded.tokenizer(text, add_special_tokens=special)["input_ids"]
-    return [int(token) for token in ids[: ids.index(loaded.image_token_id)]]
+    return [int(token) for token in loaded.tokenizer(text, add_special_tokens=special)["input_ids"]]
 
 
-def _rendered(loaded: Loaded, prefix: str) -> tuple[str, str, str]:
+def _rendered(
+    loaded: Loaded, prefix: str, images: int = 1, question: str | None = None
+) -> tuple[str, str, str]:
     """Head (prefix and image start included), placeholder and tail of the rendered prompt."""
     placeholder = loaded.tokenizer.convert_ids_to_tokens(loaded.image_token_id)
-    if placeholder in prefix:
-        raise UsageError(f"the prefix holds '{placeholder}', which stands for the image")
+    for what, text in (("prefix", prefix), ("question", question)):
+        if placeholder in (text or ""):
+            raise UsageError(f"the {what} holds '{placeholder}', which stands for the image")
+    content = [{"type": "image"}] * images
+    content += [] if question is None else [{"type": "text", "text": question}]
     text = loaded.tokenizer.apply_chat_template(
-        [{"role": "user", "content": [{"type": "image"}]}],
+        [{"role": "user", "content": content}],
         chat_template=loaded.chat_template,
         add_generation_prompt=True,
         tokenize=False,

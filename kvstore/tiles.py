@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
-from kvstore.anyres import Tiling, layout
+from kvstore.anyres import Tiling, layout, padded
 from kvstore.contracts import Encoded, Inputs, View
 
 if TYPE_CHECKING:
@@ -21,6 +21,14 @@ def preprocess(tiling: Tiling, processor: Any, image: PILImage.Image, view: View
     else:
         pixels = processor(images=[image], return_tensors="pt")["pixel_values"][0]
     return Inputs(pixels.float(), image.size, tokens)
+
+
+def several(tiling: Tiling, processor: Any, images: Sequence[PILImage.Image]) -> list[Inputs]:
+    """Pixels [1, 3, side, side] and layout of each image of a prompt of several: padded, without tiles."""
+    pixels = processor(images=[list(images)], return_tensors="pt")["pixel_values"]
+    return [
+        Inputs(pixels[i].float(), image.size, padded(tiling, image.size)) for i, image in enumerate(images)
+    ]
 
 
 def _overview(tiling: Tiling, processor: Any, image: PILImage.Image) -> torch.Tensor:
@@ -87,8 +95,8 @@ def _pack(
     newline: torch.Tensor | None,
     packing: dict[str, object],
 ) -> list[torch.Tensor]:
-    """Tokens [tokens, width] per image: the overview alone, or all tiles in the model's own packing."""
-    if all(len(item.layout.grids) == 1 for item in batch):
+    """Tokens [tokens, width] per image: patches of the overview alone, or the model's own packing."""
+    if all(item.layout.tokens == item.layout.patches for item in batch):
         return [feature[0] for feature in features]
     sizes = [(item.size[1], item.size[0]) for item in batch]
     packed, _ = inner.pack_image_features(list(features), sizes, image_newline=newline, **packing)

@@ -149,7 +149,7 @@ def _define(con: duckdb.DuckDBPyConnection) -> None:
     con.execute("begin")  # DuckDB writes to one database in a transaction, so the stand-in comes before it
     for table, branches in held.items():
         con.execute(_view(table, branches))
-    for name in ("views.sql", "macros.sql", "figures.sql"):
+    for name in ("views.sql", "macros.sql", "figures.sql", "answers.sql"):
         con.execute((recipes.SHIPPED / "sql" / name).read_text(encoding="utf-8"))
     con.execute("commit")
 

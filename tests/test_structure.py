@@ -128,6 +128,8 @@ def test_imports_point_one_way():
         "query",
     )
     assert strays("probes", *ground, *stored) == {}
+    asking = ("datasets", "images", "models", "progress", "recipes")
+    assert strays("eval", *ground, *asking) == {}
 
 
 def test_only_the_command_line_knows_the_command_line():
@@ -187,5 +189,5 @@ def test_torch_and_charts_are_loaded_only_by_who_needs_them():
 
     loads = {name: {module(p) for p in sources("kvstore") if name in top(p)} for name in ("torch", "altair")}
     assert loads["altair"] == set()
-    assert all(within(name, ("kvstore.prefill",)) for name in loads["torch"])
+    assert all(within(name, ("kvstore.eval", "kvstore.prefill")) for name in loads["torch"])
     assert loads["torch"]  # else this test reads nothing

@@ -1,7 +1,8 @@
 """LLaVA-OneVision (Li et al. 2024, https://arxiv.org/abs/2408.03326): SigLIP, two-layer projector, Qwen2.
 
 Tokens of an image: the overview tile row by row, then the mosaic of AnyRes tiles with a newline token after
-each row. Quirk: mosaics beyond nine tiles are reduced bilinearly (`anyres_max_9`).
+each row; of several images in one prompt each is padded to a square, one tile and one newline token. Quirk:
+mosaics beyond nine tiles are reduced bilinearly (`anyres_max_9`).
 """
 
 from __future__ import annotations
@@ -31,6 +32,11 @@ def layout(config: Any, processor: Any, size: tuple[int, int], view: View) -> La
 def preprocess(config: Any, processor: Any, image: PILImage.Image, view: View) -> Inputs:
     """Pixels [tiles, 3, side, side] and layout of one upright RGB image."""
     return tiles.preprocess(_tiling(config, processor), processor, image, view)
+
+
+def several(config: Any, processor: Any, images: Sequence[PILImage.Image]) -> list[Inputs]:
+    """Pixels and layout of each of several images of one prompt, both views alike."""
+    return tiles.several(_tiling(config, processor), processor, images)
 
 
 def encode(model: Any, batch: Sequence[Inputs], encoder_layers: Sequence[int]) -> Encoded:

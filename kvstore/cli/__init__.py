@@ -23,6 +23,7 @@ COMMANDS = (
     "ingest",
     "export",
     "probe",
+    "eval",
     "search",
     "sql",
     "shell",

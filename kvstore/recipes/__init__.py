@@ -1,8 +1,9 @@
 """Where recipes are found: the user's folder laid over the shipped one, both of the repository's shape.
 
-A recipe is a file: ``ingest/datasets/<name>.py``, ``ingest/models/<family>.py``, ``sql/analyses/<name>.sql``,
-``sql/checks/<name>.sql``, ``reports/<name>.py``. The user's folder is ``--recipes DIR`` or
-``$KVSTORE_RECIPES``; a file there hides the shipped file of the same path.
+A recipe is a file: ``ingest/datasets/<name>.py``, ``ingest/models/<family>.py``,
+``ingest/benchmarks/<name>.py``, ``sql/analyses/<name>.sql``, ``sql/checks/<name>.sql``,
+``reports/<name>.py``. The user's folder is ``--recipes DIR`` or ``$KVSTORE_RECIPES``; a file there hides the
+shipped file of the same path.
 """
 
 from __future__ import annotations
@@ -43,14 +44,18 @@ def listing(kind: str, suffix: str = ".py") -> dict[str, Path]:
 
 
 def locate(kind: str, name: str, suffix: str = ".py") -> Path:
-    """The file of one recipe; `UnknownNameError` names the nearest valid one."""
+    """The file of one recipe; `UnknownNameError` names the nearest valid one.
+
+    A dash stands for an underscore too: ``shapes-qa`` is ``shapes_qa.py``.
+    """
     known = listing(kind, suffix)
-    if name not in known:
+    path = known.get(name) or known.get(name.replace("-", "_"))
+    if path is None:
         raise UnknownNameError(kind.rpartition("/")[2].rstrip("s"), name, known)
-    return known[name]
+    return path
 
 
 def load(kind: str, name: str) -> ModuleType:
     """Import the recipe ``<kind>/<name>.py``."""
-    locate(kind, name)
-    return importlib.import_module(f"{__name__}.{kind.replace('/', '.')}.{name}")
+    file = locate(kind, name)
+    return importlib.import_module(f"{__name__}.{kind.replace('/', '.')}.{file.stem}")

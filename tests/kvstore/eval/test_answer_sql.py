@@ -1,0 +1,139 @@
+"""Figures of answers against arithmetic done by hand, and checks that find what is planted."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import pytest
+
+from kvstore.query import run_analysis
+from kvstore.store import Store
+from tests.stores import Made
+
+Make = Callable[..., Made]
+
+
+def fill(store: Store, rows: Sequence[tuple[str, str, str]], method: str = "greedy") -> None:
+    """One question per (kind, truth, answer), about image 1, answered by `method`."""
+    with store.publish() as con:
+        con.execute("insert or ignore into condition values ('none', 'the model as it is', null)")
+        for number, (kind, truth, answer) in enumerate(rows):
+            con.execute(
+                "insert or ignore into question values ('set', ?, ?, 'What?', ?, ['yes', 'no'])",
+                [number, kind, truth],
+            )
+            con.execute("insert or ignore into question_image values ('set', ?, 0, 1)", [number])
+            con.execute("insert into answer values ('run', ?, 'none', ?, ?, null)", [number, method, answer])
+
+
+def accuracy(store: Store, **params: Any) -> list[dict[str, Any]]:
+    return run_analysis(store, "answer_accuracy", params).to_pylist()  # type: ignore[no-any-return]
+
+
+def test_accuracy_interval_and_majority_by_kind_and_for_all(make_store: Make) -> None:
+    made = make_store()
+    rows = [("yes-no", "yes", "Yes.")] * 5 + [("yes-no", "no", "yes")] * 3  # 5 of 8; majority yes, 5 of 8
+    rows += [
+        ("color", "red", " red "),
+        ("color", "blue", "red"),
+        ("color", "red", "blue fish"),
+    ]  # 1 of 3; red, 2
+    fill(made.store, rows)
+    color, yes_no, both = accuracy(made.store, run="run")
+    assert [row["kind"] for row in (color, yes_no, both)] == ["color", "yes-no", None]
+    assert [row["n"] for row in (color, yes_no, both)] == [3, 8, 11]
+    assert [row["accuracy"] for row in (color, yes_no, both)] == pytest.approx([1 / 3, 5 / 8, 6 / 11])
+    assert [row["majority"] for row in (color, yes_no, both)] == ["red", "yes", None]
+    assert [row["majority_share"] for row in (color, yes_no, both)] == pytest.approx([2 / 3, 5 / 8, 7 / 11])
+    # Wilson, 5 of 8, by hand: (0.625 + 0.2401 +- 1.96 * sqrt(0.02930 + 0.01501)) / 1.4802
+    assert (yes_no["low"], yes_no["high"]) == pytest.approx((0.3057, 0.8632), abs=5e-4)
+
+
+def test_wilsons_interval_at_the_ends(make_store: Make) -> None:
+    """Brown, Cai and DasGupta 2001: with no hit in n the upper end is z^2 / (n + z^2)."""
+    made = make_store()
+    fill(made.store, [("a", "yes", "no")] * 10 + [("b", "yes", "yes")] * 10)
+    none, all_, _ = accuracy(made.store)
+    assert (none["low"], none["high"]) == pytest.approx((0, 3.84146 / 13.84146))
+    assert (all_["low"], all_["high"]) == pytest.approx((10 / 13.84146, 1))
+
+
+@pytest.mark.parametrize(
+    ("answer", "truth", "expected"),
+    [
+        ("Yes", "yes", True),
+        (" yes. ", "yes", True),
+        ("yes", "Yes.", True),
+        ("yes..", "yes", False),
+        ("yes, it is", "yes", False),
+        ("", "yes", False),
+        ("top left", "left", False),
+        ("Grün", "grün", True),
+    ],
+)
+def test_what_is_right(make_store: Make, answer: str, truth: str, expected: bool) -> None:
+    made = make_store(images=1)
+    with made.store.connect() as con:
+        found = con.execute("select is_right($a, $t)", {"a": answer, "t": truth}).fetchone()
+    assert found == (expected,)
+
+
+def test_runs_and_methods_are_apart(make_store: Make) -> None:
+    made = make_store()
+    fill(made.store, [("a", "yes", "yes")])
+    fill(made.store, [("a", "yes", "no")], "likelihood")
+    rows = accuracy(made.store)
+    assert [(row["method"], row["kind"], row["accuracy"]) for row in rows] == [
+        ("greedy", "a", 1.0),
+        ("greedy", None, 1.0),
+        ("likelihood", "a", 0.0),
+        ("likelihood", None, 0.0),
+    ]
+    assert accuracy(made.store, run="other") == []
+
+
+def test_answers_shows_what_was_asked(make_store: Make) -> None:
+    made = make_store()
+    fill(made.store, [("a", "yes", "Yes")])
+    with made.store.publish() as con:
+        con.execute("insert into question_image values ('set', 0, 1, 3)")
+        con.execute("insert into dataset_image values ('set', '0-the same.png', 3, 9)")
+    (row,) = run_analysis(made.store, "answers", {"run": "run"}).to_pylist()
+    expected = (
+        "run",
+        0,
+        "none",
+        "greedy",
+        "a",
+        ["1.png", "0-the same.png"],
+        "What?",
+        ["yes", "no"],
+        "yes",
+        "Yes",
+        True,
+    )
+    assert tuple(row.values())[:11] == expected
+
+
+PLANTED = {
+    "no_run": "update answer set run_id = 'gone'",
+    "no_question": "delete from question",
+    "no_condition": "delete from condition",
+    "no_image": "delete from token_grid where image_id = 1",
+    "no_sense": "update answer set method = 'likelihood', option_likelihoods = [-2.0, -1.0]",
+}
+
+
+@pytest.mark.parametrize("fault", PLANTED)
+def test_the_check_finds_an_answer_that_cannot_be(make_store: Make, fault: str) -> None:
+    made = make_store()
+    fill(made.store, [("a", "yes", "yes")])
+
+    def check() -> str:
+        return next(found.first for found in made.store.check() if found.check == "answers_sound")
+
+    assert check() == ""
+    with made.store.publish() as con:
+        con.execute(PLANTED[fault])
+    assert f"{fault}=True" in check()
