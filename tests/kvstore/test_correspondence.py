@@ -12,6 +12,7 @@ from kvstore.errors import UnknownNameError, UsageError
 from kvstore.pairs import read_points
 from kvstore.probes import Request, _predictions, correspondence, find, listing
 from kvstore.query import run_analysis
+from tests.intervals import check
 from tests.pairs import Pair, add_pairs
 from tests.stores import Made, write_tables
 from tests.stores import make_store as make
@@ -357,19 +358,6 @@ def hits_by_pair(
         hits[number - 1] += np.hypot(x - truth[0], y - truth[1]) <= alpha * max(x1 - x0, y1 - y0)
         points[number - 1] += 1
     return hits, points
-
-
-def check(found: tuple[float, float, float, int], hits: np.ndarray, points: np.ndarray) -> None:
-    """The point estimate exactly; the interval within the error of 1000 resamples."""
-    value, low, high, n = found
-    assert value == pytest.approx(hits.sum() / points.sum(), abs=1e-12)
-    assert n == len(hits)
-    draws = np.random.default_rng(7).integers(0, n, (20_000, n))
-    resampled = hits[draws].sum(1) / points[draws].sum(1)
-    # A 2.5 % quantile of 1000 draws has a standard error of 2.7 % / density, about 0.085 sd for a normal.
-    tolerance = 4 * 0.085 * resampled.std()
-    assert abs(low - np.quantile(resampled, 0.025)) < tolerance
-    assert abs(high - np.quantile(resampled, 0.975)) < tolerance
 
 
 @pytest.mark.parametrize(

@@ -23,6 +23,12 @@ def test_pixels_go_in_and_out() -> None:
     assert masks.box(masks.from_array(one)) == (2, 4, 8, 7)
 
 
+def test_a_union_has_the_pixels_of_any() -> None:
+    other = np.random.RandomState(1).randint(0, 2, (13, 9))
+    text = masks.union([masks.from_array(PIXELS), masks.from_array(other)])
+    np.testing.assert_array_equal(masks.to_array(text), (PIXELS | other).astype(bool))
+
+
 def test_a_rectangle_as_a_polygon() -> None:
     text = masks.from_coco([[2, 3, 6, 3, 6, 5, 2, 5]], 9, 13)
     assert text

@@ -183,6 +183,66 @@ def test_layer_curves_draw_a_chart_per_run_probe_and_metric_with_n(store: Any) -
     assert "best layer, 5" in chart.caption
 
 
+def test_layer_curves_draw_floors_and_the_untrained_twin(tmp_path: Path) -> None:
+    store = make_store(tmp_path / "store", runs=("run", "other", "twin")).store
+    fill_scores(store, [("value", 0, 0, 0.2), ("value", 0, 1, 0.3), ("position", 0, None, 0.1)])
+    fill_scores(store, [("chance", 0, None, 0.05)])
+    with store.publish() as con:
+        con.execute(
+            "insert into model select * replace"
+            " ('none' as model_id, 'model-untrained' as name, 'r1' as revision) from model"
+        )
+        con.execute("update run set model_id = 'none' where run_id = 'twin'")
+        for run, shift in (("twin", 0.25), ("other", 0.5)):
+            con.execute(
+                "insert into score select * replace (? as run_id, value - ? as value) from score"
+                " where run_id = 'run'",
+                [run, shift],
+            )
+    assert frame(store, "twins").select("run_id", "twin").rows() == [("other", "twin"), ("run", "twin")]
+    chart = next(block for block in blocks(store, "layer_curves") if block.group == "run")
+    drawn = chart.chart.data
+    assert sorted(drawn.select("series", "layer", "head", "value").rows(), key=str) == [
+        ("chance", 0, None, 0.05),
+        ("image values", 0, 0, 0.2),
+        ("image values", 0, 1, 0.3),
+        ("position only", 0, None, 0.1),
+        ("untrained twin", 0, 1, pytest.approx(0.05)),
+    ]
+    for told in ("dashed rule: position only", "dotted rule: chance", "untrained twin (twin, n = 40)"):
+        assert told in chart.caption
+    (alone,) = (block for block in blocks(store, "layer_curves") if block.group == "twin")
+    assert "untrained twin" not in alone.caption
+
+
+def test_layer_curves_have_a_panel_and_a_table_of_each_probe(tmp_path: Path) -> None:
+    store = make_store(tmp_path / "store", images=8).store
+    bits = [("value", 0, 0, "1100"), ("value", 0, 1, "1110"), ("position", 0, None, "0100")]
+    with store.publish() as con:
+        for image in range(1, 9):
+            con.executemany(
+                "insert into segment values ('run', 'foreground', ?, ?, ?, ?, ?, '1110')",
+                [(image, *one) for one in bits],
+            )
+    figures = frame(store, "bootstrap", probe="foreground")
+    with store.publish() as con:
+        con.register("figures", figures.to_arrow())
+        con.execute("insert into score by name select * from figures")
+        con.unregister("figures")
+    iou, per_image, table = blocks(store, "layer_curves")
+    assert (iou.title, per_image.title) == ("Foreground, IoU", "Foreground, IoU per image")
+    assert "every patch taken for foreground" in iou.caption
+    assert table.title == "Best layer and head of foreground, held out"
+    best = table.rows.filter(pl.col("metric") == "iou").select("site", "layer", "head", "value").rows()
+    assert best == [
+        ("value", 0, 1, 1.0),
+        ("chance", None, None, 0.75),
+        ("position", None, None, pytest.approx(1 / 3)),
+    ]
+    (outcome,) = report.build(store, ["layer_curves"])
+    assert (outcome.result, outcome.error) == ("built", "")
+
+
 def test_overview_counts_what_the_store_holds(store: Any) -> None:
     with store.publish() as con:
         for position, name in enumerate(("b.jpg", "a.jpg", "d.jpg", "c.jpg")):
