@@ -6,6 +6,7 @@ import math
 import random
 from collections import defaultdict
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any
 
 import torch
@@ -13,7 +14,7 @@ from torch import nn
 from torch.nn import functional as F
 
 from kvstore import models
-from kvstore.contracts import Inputs
+from kvstore.contracts import Inputs, Layout
 
 from ..datasets import _language, _scenes
 from . import loop, sheets
@@ -40,11 +41,15 @@ class Learner:
 
     # ------------------------------------------------------------------------------------- images
 
-    def inputs(self, sheet: Sheet, tiles: Tiles) -> Inputs:
-        """A scene's pixels: the overview as kept, or drawn anew with its tiles."""
+    def inputs(self, sheet: Sheet, tiles: Tiles, several: bool = False) -> Inputs:
+        """A scene's pixels: the overview as kept; drawn anew with its tiles, or as one of several images."""
         loaded, family = self.loaded, self.family
-        if tiles != "none":
+        padded = self.is_padded(sheet, several)
+        if tiles != "none" or padded:
             image = _scenes.paint(_scenes.compose(sheet.split, sheet.number))
+            if padded:
+                two = family.several(loaded.config, loaded.image_processor, [image, image])
+                return _packer_adds_newline(two[0])
             made: Inputs = family.preprocess(loaded.config, loaded.image_processor, image, "all")
             return made
         layout = family.layout(loaded.config, loaded.image_processor, sheet.size, "base")
@@ -52,6 +57,10 @@ class Learner:
         grid = layout.grids[0]
         extra = {"grid_thw": torch.tensor([1, 2 * grid.rows, 2 * grid.columns])} if pixels.ndim == 2 else {}
         return Inputs(pixels, sheet.size, layout, extra)
+
+    def is_padded(self, sheet: Sheet, several: bool) -> bool:
+        """Whether a scene is padded to a square, so that the labels of its overview do not fit."""
+        return several and hasattr(self.family, "several") and sheet.size[0] != sheet.size[1]
 
     def tokens(self, batch: Sequence[Inputs]) -> list[torch.Tensor]:
         """The projector's output of each image, [tokens, hidden]."""
@@ -79,9 +88,13 @@ class Learner:
         """Answers' cross entropy and the dense loss of a batch; a unit is the scenes of one prompt."""
         scenes = [scene for unit in units for scene in unit]
         self._thaw(mix.trained)
-        inputs = [self.inputs(scene, mix.tiles) for scene in scenes]
+        several = [len(unit) > 1 for unit in units for _ in unit]
+        inputs = [self.inputs(scene, mix.tiles, s) for scene, s in zip(scenes, several, strict=True)]
         tokens = self.tokens(inputs)
-        dense, right = self.heads.loss(*self.patches(scenes, tokens))
+        labelled = [n for n, scene in enumerate(scenes) if not self.is_padded(scene, several[n])]
+        dense, right = self.heads.loss(
+            *self.patches([scenes[n] for n in labelled], [tokens[n] for n in labelled])
+        )
         rows, weights = self._rows(units, inputs, tokens, mix, rng)
         batch = build(self.embed, rows)
         losses = F.cross_entropy(self._logits(batch).float(), batch.targets, reduction="none")
@@ -164,8 +177,10 @@ class Learner:
             inputs = [self.inputs(scene, tiles) for scene in some]
             tokens = self.tokens(inputs)
             prompts = [(slice(n, n + 1), _one_of_each(scene, rng)) for n, scene in enumerate(some)]
-            prompts.append((slice(0, 3), _style_question(some[:3], rng)))
-            prompts = [(here, asked) for here, asked in prompts if asked]
+            if style := _style_question(some[:3], rng):
+                prompts.append((slice(len(some), len(some) + 3), style))
+                three = [self.inputs(scene, tiles, several=True) for scene in some[:3]]
+                inputs, tokens = inputs + three, tokens + self.tokens(three)
             rows = [self._packer.row(inputs[h], tokens[h], asked, mix, rng) for h, asked in prompts]
             for (row, which), hit in self._hits(build(self.embed, rows)).items():
                 found[prompts[row][1][which][0]].append(hit)
@@ -179,6 +194,11 @@ class Learner:
         for owner, hit in zip(batch.owner, hits, strict=True):
             right[owner] = right.get(owner, True) and hit
         return right
+
+
+def _packer_adds_newline(one: Inputs) -> Inputs:
+    """The overview's patches alone."""
+    return replace(one, layout=Layout(one.layout.grids, one.layout.patches))
 
 
 def _weight(asked: Asked, tokens: int) -> float:

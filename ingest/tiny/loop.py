@@ -15,9 +15,6 @@ import torch
 from torch import distributed, nn
 from torch.multiprocessing.spawn import spawn
 
-#: Seconds between two saved states.
-_SAVE_EVERY = 120.0
-
 Modules = dict[str, nn.Module]
 Optimisers = Sequence[torch.optim.Optimizer]
 
@@ -85,15 +82,18 @@ def run(
     seed: int,
     each: Callable[[int], dict[str, Any] | None] = lambda step: None,
     every: int = 50,
+    save_every: float = 120.0,
 ) -> None:
     """Train for the schedule's steps, going on where a saved state ends.
 
     `loss` gives a batch's loss and figures to report; `each` runs after every step on process 0 (snapshots,
-    accuracy), what it returns goes into the curve ``<name>.jsonl``.
+    accuracy), what it returns goes into the curve ``<name>.jsonl``; so does a line `every` so many steps.
+    The state is saved `save_every` seconds.
     """
     rank, world = place()
     groups = [group for optimiser in optimisers for group in optimiser.param_groups]
     parameters = [p for group in groups for p in group["params"]]
+    folder.mkdir(parents=True, exist_ok=True)
     state_path = folder / f"{name}.state"
     start, spent = _resume(state_path, modules, optimisers)
     _agree(parameters)
@@ -124,7 +124,7 @@ def run(
                     **{k: round(v, 4) for k, v in figures.items()},
                 }
                 _tell(folder / f"{name}.jsonl", {"stage": name, **line, **(extra or {})})
-            if time.monotonic() - saved > _SAVE_EVERY or step + 1 == schedule.steps:
+            if time.monotonic() - saved >= save_every or step + 1 == schedule.steps:
                 saved = time.monotonic()
                 _save(state_path, modules, optimisers, step + 1, seconds)
     if world > 1:
@@ -217,7 +217,7 @@ def spread(work: Callable[..., None], workers: int, *args: Any) -> None:
         return
     os.environ.setdefault("MASTER_ADDR", "127.0.0.1")
     os.environ.setdefault("MASTER_PORT", str(random.randint(20000, 60000)))
-    spawn(_one, (work, workers, args), nprocs=workers)  # type: ignore[no-untyped-call]
+    spawn(_one, (work, workers, args), nprocs=workers)
 
 
 def _one(rank: int, work: Callable[..., None], workers: int, args: tuple[Any, ...]) -> None:

@@ -105,7 +105,7 @@ def _sheet(split: str, number: int, loaded: dict[str, models.Loaded]) -> Sheet:
     asked = _language.everything(scene, seen, random.Random(f"{split}/{number}"))
     texts = [(one.kind, one.text, one.answer) for one in asked]
     texts += [("caption", "Describe the image.", text) for text in _language.captions(scene, seen)]
-    return Sheet(number, pixels, image.size, labels, STYLES.index(scene.style), texts)
+    return Sheet(number, pixels, image.size, labels, STYLES.index(scene.style), texts, split)
 
 
 def _maps(scene: Any) -> tuple[Array, Array]:
