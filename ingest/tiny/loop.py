@@ -222,6 +222,9 @@ def spread(work: Callable[..., None], workers: int, *args: Any) -> None:
 
 def _one(rank: int, work: Callable[..., None], workers: int, args: tuple[Any, ...]) -> None:
     torch.set_num_threads(1)
+    if hasattr(os, "sched_setaffinity"):  # two processes on one core would wait for each other
+        cores = sorted(os.sched_getaffinity(0))
+        os.sched_setaffinity(0, {cores[rank % len(cores)]})
     distributed.init_process_group("gloo", rank=rank, world_size=workers)
     work(*args)
     distributed.destroy_process_group()

@@ -36,7 +36,7 @@ class Plan:
     encoder_batch: int = 32
     align_steps: int = 100
     images: int = 6
-    steps: dict[str, int] = field(default_factory=lambda: {"onevision": 4000, "next": 1000, "qwen": 1500})
+    steps: dict[str, int] = field(default_factory=lambda: {"onevision": 3600, "next": 900, "qwen": 1400})
     distil_steps: dict[str, int] = field(default_factory=lambda: {"next": 300, "qwen": 1000})
     distil_batch: int = 24
 
@@ -54,7 +54,7 @@ class Course:
     mixes: Sequence[tuple[float, Mix]]
     steps: int
     rate: float
-    decay: float = 0.6
+    decay: float = 0.5
     images: int = 6
     every: int = 250
     keep: dict[int, Path] = field(default_factory=dict)
@@ -99,8 +99,7 @@ def run(name: str, plan: Plan, work: Path) -> None:
         if step <= steps
     }
     mixes = _PLAIN if name == "qwen" else _TILED
-    rate = 5e-3 if name == FIRST else 3e-3
-    course = Course(name, mixes, steps, rate, images=plan.images, keep=snapshots)
+    course = Course(name, mixes, steps, 3e-3, images=plan.images, keep=snapshots)
     train(learner, course, work, scenes, held_out, plan.seed)
 
 
