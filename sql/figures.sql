@@ -26,23 +26,40 @@ create or replace macro chance_hits(run, alphas) as table (
         where m.site = 'position' and (run is null or m.run_id = run)
     ),
 
+    -- In each row of patches that the circle around the truth reaches: the columns within half a chord of its middle.
+    rows_near as (
+        select
+            *,
+            list_transform(
+                list_filter(
+                    list_transform(range(rows), lambda line: y0 + (line + 0.5) * height / rows - target_y),
+                    lambda away: abs(away) <= alpha * scale
+                ),
+                lambda away: sqrt((alpha * scale - away) * (alpha * scale + away)) / width * columns
+            ) as half_chords,
+            (target_x - x0) / width * columns - 0.5 as middle,
+        from keypoints
+        cross join (select unnest(alphas::double[]) as alpha) thresholds
+    ),
+
     shares as (
         select
             run_id,
             pair_id,
             category,
             alpha,
-            list_count(
-                list_filter(
-                    range(rows * columns),
-                    lambda cell: sqrt(
-                        (x0 + (cell % columns + 0.5) * width / columns - target_x) ** 2
-                        + (y0 + (cell // columns + 0.5) * height / rows - target_y) ** 2
-                    ) <= alpha * scale
-                )
+            coalesce(
+                list_sum(
+                    list_transform(
+                        half_chords,
+                        lambda half: greatest(
+                            least(floor(middle + half), columns - 1) - greatest(ceil(middle - half), 0) + 1, 0
+                        )
+                    )
+                ),
+                0
             ) / (rows * columns) as share,
-        from keypoints
-        cross join (select unnest(alphas::double[]) as alpha) thresholds
+        from rows_near
     )
 
     select
