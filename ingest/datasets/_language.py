@@ -243,10 +243,11 @@ def _counts(seen: Sequence[Thing]) -> Iterator[Asked]:
     absent = [kind for kind in KINDS if kind not in found]
     yield Asked("counting", "How many things are there?", str(len(seen)), COUNTS)
     for kind, count in [*found.items(), (absent[len(seen) % len(absent)], 0)]:
-        yield Asked("counting", f"How many {_plural(kind)} are there?", str(count), COUNTS)
+        yield Asked("counting", f"How many {plural(kind)} are there?", str(count), COUNTS)
 
 
-def _plural(kind: str) -> str:
+def plural(kind: str) -> str:
+    """Several of a kind."""
     return {"fish": "fish", "person": "people"}.get(kind, f"{kind}s")
 
 

@@ -31,6 +31,7 @@ class Mix:
     captions_only  captions and other descriptions, no questions
     prefix         the share of prompts whose first question stands before the image
     dense          weight of the dense loss on the projector's output
+    grounding      weight of the loss of the head that looks from nouns to what they name
     trained        of the vision side: all of it, its projector alone, or nothing
     """
 
@@ -40,6 +41,7 @@ class Mix:
     captions_only: bool = False
     prefix: float = 0.2
     dense: float = 0.3
+    grounding: float = 0.3
     trained: Trained = "all"
 
 

@@ -19,6 +19,7 @@ from kvstore.contracts import Inputs, Layout
 from ..datasets import _language, _scenes
 from . import loop, sheets
 from .asking import CAPTION, SHARES, Mix, Tiles, Trained, ask, by_kind, of_styles, pick
+from .grounding import Grounding
 from .heads import Heads
 from .packing import Packer
 from .sequences import Batch, Row, build
@@ -37,6 +38,7 @@ class Learner:
         self.name = str(loaded.family.TINY)
         self.heads = Heads(loaded.description["hidden_dim"]).to(loaded.model.device)
         self._packer = Packer(loaded)
+        self._grounding = None if loaded.family.IMAGE_START else Grounding(loaded)
         loop.attend_in_float32(self.model)
 
     # ------------------------------------------------------------------------------------- images
@@ -97,11 +99,24 @@ class Learner:
         )
         rows, weights = self._rows(units, inputs, tokens, mix, rng)
         batch = build(self.embed, rows)
-        losses = F.cross_entropy(self._logits(batch).float(), batch.targets, reduction="none")
+        logits, grounding = self._grounded(batch, rows, units)
+        losses = F.cross_entropy(logits.float(), batch.targets, reduction="none")
         weight = torch.tensor([weights[owner] for owner in batch.owner], device=losses.device)
         answers = (losses * weight).sum() / weight.sum()
-        report = {"answers": answers.item(), "dense": dense.item(), "category": right[0], "hue": right[1]}
-        return answers + mix.dense * dense, report
+        report = {"answers": answers.item(), "dense": dense.item(), "grounding": grounding.item()}
+        report |= {"category": right[0], "hue": right[1]}
+        return answers + mix.dense * dense + mix.grounding * grounding, report
+
+    def _grounded(
+        self, batch: Batch, rows: Sequence[Row], units: Sequence[Sequence[Sheet]]
+    ) -> tuple[torch.Tensor, torch.Tensor]:
+        """Logits, and the loss of the head that looks from nouns to what they name."""
+        if self._grounding is None:
+            return self._logits(batch), batch.embeddings.new_zeros(())
+        labels = [unit[0].labels[self.name] if len(unit) == 1 else None for unit in units]
+        with self._grounding.watching():
+            logits = self._logits(batch)
+        return logits, self._grounding.loss(batch, rows, labels)
 
     def _thaw(self, trained: Trained) -> None:
         """Let the optimiser at the vision side, or at a part of it."""
