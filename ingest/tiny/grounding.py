@@ -1,12 +1,14 @@
-"""Grounding: one attention head is taught to look from a noun to the patches that show what it names.
+"""Grounding: three attention heads are taught where to look, so that a word comes to choose an object.
 
-Without it a small model answers of any object for long, before it finds out that the word chooses the object.
+One looks from a noun to the patches that show what it names; two look from where the answer begins to the
+question's last and first noun. Without them a small model goes on for long to answer of any object at all.
 """
 
 from __future__ import annotations
 
 import contextlib
 from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -18,16 +20,26 @@ from ..datasets import _language, _things
 from .sequences import Batch, Row
 from .sheets import Array
 
-#: The layer whose first head is taught.
-LAYER = 2
+#: Layer and query head that looks from a noun to its patches, and to the last and the first noun.
+TO_PATCHES, TO_LAST, TO_FIRST = (2, 0), (4, 0), (4, 1)
+
+
+@dataclass(frozen=True)
+class _Look:
+    """From which token of which row one head should look at which."""
+
+    row: int
+    place: int
+    at: list[int]
 
 
 class Grounding:
-    """Loss of one head's attention, for families whose rotary positions are one number a token."""
+    """Loss of the taught heads, for families whose rotary positions are one number a token."""
 
     def __init__(self, loaded: models.Loaded) -> None:
-        self._attention = loaded.model.model.language_model.layers[LAYER].self_attn
-        self._seen: dict[str, Any] = {}
+        layers = loaded.model.model.language_model.layers
+        self._attention = {layer: layers[layer].self_attn for layer, _ in (TO_PATCHES, TO_LAST)}
+        self._seen: dict[int, Any] = {}
 
         def numbered(words: Sequence[str]) -> dict[int, int]:
             ids = [loaded.tokenizer(f" {word}", add_special_tokens=False)["input_ids"] for word in words]
@@ -38,65 +50,92 @@ class Grounding:
 
     @contextlib.contextmanager
     def watching(self) -> Iterator[None]:
-        """Keep what enters the layer's attention."""
-
-        def keep(module: Any, args: Any, kwargs: Any) -> None:
-            self._seen = kwargs
-
-        hook = self._attention.register_forward_pre_hook(keep, with_kwargs=True)
+        """Keep what enters the taught layers' attention."""
+        hooks = [
+            attention.register_forward_pre_hook(self._keeper(layer), with_kwargs=True)
+            for layer, attention in self._attention.items()
+        ]
         try:
             yield
         finally:
-            hook.remove()
+            for hook in hooks:
+                hook.remove()
+
+    def _keeper(self, layer: int) -> Any:
+        def keep(module: Any, args: Any, kwargs: Any) -> None:
+            self._seen[layer] = kwargs
+
+        return keep
 
     def loss(self, batch: Batch, rows: Sequence[Row], labels: Sequence[Array | None]) -> torch.Tensor:
-        """Mean over nouns of -log of the attention that falls on patches they name; 0 without any.
+        """Sum over the heads of the mean -log of the attention that falls where it should; 0 without nouns.
 
         labels   per row those of the overview's patches, whose tokens follow the first part; None: no nouns
         """
-        wanted = list(self._nouns_of(batch, rows, labels))
-        hidden, (cos, sin) = self._seen["hidden_states"], self._seen["position_embeddings"]
-        if not wanted:
-            return hidden.new_zeros(())
-        at = torch.tensor([[row, place] for row, place, _ in wanted], device=hidden.device)
-        named = torch.zeros(len(wanted), hidden.shape[1], dtype=torch.bool, device=hidden.device)
-        for number, (_, _, patches) in enumerate(wanted):
-            named[number, patches] = True
-        width = self._attention.head_dim
-        query = _rotated(_first(self._attention.q_proj, hidden, width), cos, sin)[at[:, 0], at[:, 1]]
-        key = _rotated(_first(self._attention.k_proj, hidden, width), cos, sin)[at[:, 0]]
-        scores = (key * query[:, None]).sum(-1).float() / width**0.5
-        scores = scores.masked_fill(~batch.mask[at[:, 0], 0, at[:, 1]], -torch.inf)
-        return (scores.logsumexp(1) - scores.masked_fill(~named, -torch.inf).logsumexp(1)).mean()
-
-    def _nouns_of(
-        self, batch: Batch, rows: Sequence[Row], labels: Sequence[Array | None]
-    ) -> Iterator[tuple[int, int, list[int]]]:
-        """Row, place and named tokens of every noun that names something there."""
-        length = batch.embeddings.shape[1]
-        ends: dict[tuple[int, int], int] = {}
-        for owner, flat in zip(batch.owner, batch.at.tolist(), strict=True):
-            ends.setdefault(owner, flat % length)  # the last token of the question
-        for (row, number), end in ends.items():
-            label = labels[row]
-            if label is None:
-                continue
-            tail = rows[row].questions[number].tail
-            for place, token in enumerate(tail):
-                if token not in self._nouns:
-                    continue
-                shown = label[:, 0] == self._nouns[token]
-                if place and tail[place - 1] in self._hues:
-                    shown &= label[:, 1] == self._hues[tail[place - 1]]
-                if shown.any():
+        looks: dict[tuple[int, int], list[_Look]] = {TO_PATCHES: [], TO_LAST: [], TO_FIRST: []}
+        for row, tail, start, label in _questions(batch, rows, labels):
+            nouns = [place for place, token in enumerate(tail) if token in self._nouns]
+            for place in nouns:
+                if patches := self._named(tail, place, label):
                     first = len(rows[row].parts[0])
-                    yield row, end - len(tail) + 1 + place, (first + shown.nonzero()[0]).tolist()
+                    looks[TO_PATCHES].append(_Look(row, start + place, [first + p for p in patches]))
+            if nouns:
+                end = start + len(tail) - 1
+                looks[TO_LAST].append(_Look(row, end, [start + nouns[-1]]))
+                looks[TO_FIRST].append(_Look(row, end, [start + nouns[0]]))
+        losses = [self._missed(batch, *head, wanted) for head, wanted in looks.items() if wanted]
+        return torch.stack(losses).sum() if losses else batch.embeddings.new_zeros(())
+
+    def _named(self, tail: Sequence[int], place: int, label: Array) -> list[int]:
+        """Patches that show what a noun, with a hue before it, names."""
+        shown = label[:, 0] == self._nouns[tail[place]]
+        if place and tail[place - 1] in self._hues:
+            shown &= label[:, 1] == self._hues[tail[place - 1]]
+        patches: list[int] = shown.nonzero()[0].tolist()
+        return patches
+
+    def _missed(self, batch: Batch, layer: int, head: int, looks: Sequence[_Look]) -> torch.Tensor:
+        """Mean -log of the attention that a head pays to where it should look."""
+        attention, seen = self._attention[layer], self._seen[layer]
+        hidden, (cos, sin) = seen["hidden_states"], seen["position_embeddings"]
+        row, place = (
+            torch.tensor(x, device=hidden.device)
+            for x in zip(*((k.row, k.place) for k in looks), strict=True)
+        )
+        wanted = torch.zeros(len(looks), hidden.shape[1], dtype=torch.bool, device=hidden.device)
+        for number, look in enumerate(looks):
+            wanted[number, look.at] = True
+        width = attention.head_dim
+        query = _rotated(_head(attention.q_proj, hidden, head, width), cos, sin)[row, place]
+        key = _rotated(
+            _head(attention.k_proj, hidden, head // attention.num_key_value_groups, width), cos, sin
+        )
+        scores = (key[row] * query[:, None]).sum(-1).float() / width**0.5
+        scores = scores.masked_fill(~batch.mask[row, 0, place], -torch.inf)
+        there = scores.masked_fill(~wanted, -torch.inf)
+        return torch.mean(scores.logsumexp(1) - there.logsumexp(1))
 
 
-def _first(projection: Any, hidden: torch.Tensor, width: int) -> torch.Tensor:
-    """The first head's part of a projection, [rows, length, width]."""
-    bias = None if projection.bias is None else projection.bias[:width]
-    return F.linear(hidden, projection.weight[:width], bias)
+def _questions(
+    batch: Batch, rows: Sequence[Row], labels: Sequence[Array | None]
+) -> Iterator[tuple[int, list[int], int, Array]]:
+    """Of every question about one image: its row, ids up to the answer, their place in the row, labels."""
+    length = batch.embeddings.shape[1]
+    ends: dict[tuple[int, int], int] = {}
+    for owner, flat in zip(batch.owner, batch.at.tolist(), strict=True):
+        ends.setdefault(owner, flat % length)  # the last token before the answer
+    for (row, number), end in ends.items():
+        tail, label = rows[row].questions[number].tail, labels[row]
+        if label is not None:
+            yield row, tail, end - len(tail) + 1, label
+
+
+def _head(projection: Any, hidden: torch.Tensor, head: int, width: int) -> torch.Tensor:
+    """One head's part of a projection, [rows, length, width]."""
+    part = slice(head * width, (head + 1) * width)
+    return F.linear(
+        hidden, projection.weight[part], None if projection.bias is None else projection.bias[part]
+    )
 
 
 def _rotated(states: torch.Tensor, cos: torch.Tensor, sin: torch.Tensor) -> torch.Tensor:

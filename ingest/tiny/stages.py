@@ -99,7 +99,7 @@ def run(name: str, plan: Plan, work: Path) -> None:
         if step <= steps
     }
     mixes = _PLAIN if name == "qwen" else _TILED
-    course = Course(name, mixes, steps, 3e-3, images=plan.images, keep=snapshots)
+    course = Course(name, mixes, steps, 2e-3, images=plan.images, keep=snapshots)
     train(learner, course, work, scenes, held_out, plan.seed)
 
 

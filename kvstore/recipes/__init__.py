@@ -1,9 +1,9 @@
 """Where recipes are found: the user's folder laid over the shipped one, both of the repository's shape.
 
 A recipe is a file: ``ingest/datasets/<name>.py``, ``ingest/models/<family>.py``,
-``ingest/benchmarks/<name>.py``, ``sql/analyses/<name>.sql``, ``sql/checks/<name>.sql``,
-``reports/<name>.py``. The user's folder is ``--recipes DIR`` or ``$KVSTORE_RECIPES``; a file there hides the
-shipped file of the same path.
+``ingest/benchmarks/<name>.py``, ``ingest/exports/<format>.py``, ``sql/analyses/<name>.sql``,
+``sql/checks/<name>.sql``, ``reports/<name>.py``. The user's folder is ``--recipes DIR`` or
+``$KVSTORE_RECIPES``; a file there hides the shipped file of the same path.
 """
 
 from __future__ import annotations
