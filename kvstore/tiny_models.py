@@ -54,7 +54,7 @@ def rope(theta: float, **further: Any) -> dict[str, Any]:
 
 
 def tokenizer(special: Sequence[str], template: str, end: str, pad: str, begin: str | None = None) -> Any:
-    """A byte-level BPE trained on a few sentences and words, with the family's special tokens and chat template.
+    """A byte-level BPE of a few sentences and words, with the family's special tokens and chat template.
 
     `begin`, where given, is put before every text, as Llama's tokenizers do.
     """

@@ -1,4 +1,4 @@
-# The whole job on drawn scenes, with untrained tiny models: `make demo`, or sh tests/demo.sh FOLDER.
+# The whole job on drawn scenes, with the built-in models: `make demo`, or sh tests/demo.sh FOLDER.
 set -eu
 store=${1:?a folder for the store}/store
 
@@ -11,13 +11,25 @@ step() {
 }
 
 rm -rf "$store"
-step "prefill 60 scenes with a LLaVA-OneVision and store their keys and values" \
-    kvstore ingest shapes --model tiny-onevision --limit 60 --run onevision --store "$store"
-step "the same of 20 scenes with a Qwen2.5-VL, which cuts an image into other patches" \
+step "prefill 60 scenes with a trained LLaVA-OneVision and store their keys and values" \
+    kvstore ingest shapes --model tiny-onevision --limit 60 --run trained --store "$store"
+step "the same with its untrained twin: a floor of every curve" \
+    kvstore ingest shapes --model tiny-onevision-untrained --limit 60 --run untrained --store "$store"
+step "a Qwen2.5-VL, which cuts an image into other patches" \
     kvstore ingest shapes --model tiny-qwen --limit 20 --run qwen --store "$store"
-for run in onevision qwen; do
+for run in trained untrained; do
     step "match keypoints to their nearest patches; PCK of each site's best layer and head" \
         kvstore probe correspondence --run "$run" --store "$store"
+    step "tell foreground from background by the nearest class mean" \
+        kvstore probe foreground --run "$run" --store "$store"
+done
+step "ask the model the scenes' questions: by greedy generation and by answer likelihood" \
+    kvstore eval shapes-qa --run trained --store "$store"
+for at in 00150 00750 02500; do
+    step "a checkpoint of its training: one layer stored, all questions asked" \
+        kvstore ingest shapes --model "tiny-onevision-step-$at" --limit 60 --layers 5 --sites value \
+        --run "step-$at" --store "$store"
+    step "its answers" kvstore eval shapes-qa --run "step-$at" --method greedy --store "$store"
 done
 step "ask the store in SQL" \
     kvstore sql "select run_id, layer, count(*) as vectors from patch_kv group by all order by all" \

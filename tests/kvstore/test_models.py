@@ -59,8 +59,8 @@ def test_description_is_that_of_the_model() -> None:
         "key_dim": 32,
         "value_dim": 32,
         "hidden_dim": 128,
-        "encoder_layers": 4,
-        "encoder_dim": 96,
+        "encoder_layers": 5,
+        "encoder_dim": 128,
         "parameters": sum(weight.numel() for weight in tiny.loaded("tiny-next").model.parameters()),
     }
 
@@ -266,7 +266,7 @@ def test_a_tiny_model_appears_whole_and_the_first_of_two_stays(
 
     def second(folder: Path) -> None:
         (folder / "config.json").write_text("mine")
-        other = tmp_path / "tiny" / f"tiny-x-{model_files._tiny_key(family)}"
+        other = tmp_path / "tiny" / f"tiny-x-untrained-{model_files._tiny_key(family)}"
         other.mkdir()
         (other / "config.json").write_text("the other process's")
 
