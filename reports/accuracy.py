@@ -85,7 +85,7 @@ def _growth(dataset: str, model: str, rows: pl.DataFrame) -> Chart:
         tooltip=["run_id", "at", "method", "n", *told],
     )
     return Chart(
-        f"{dataset}.{model}.training",
+        f"{dataset}.{model}.training".replace("/", "."),
         f"Accuracy along the training of {model}",
         base.mark_rule(strokeWidth=1.5).encode(y="low:Q", y2="high:Q") + line,
         f"All kinds of question together, on {dataset}; bars: 95 % intervals. Checkpoints are evenly spaced"

@@ -1,7 +1,8 @@
 """Grounding: three attention heads are taught where to look, so that a word comes to choose an object.
 
-One looks from a noun to the patches that show what it names; two look from where the answer begins to the
-question's last and first noun. Without them a small model goes on for long to answer of any object at all.
+One looks from a noun to the patches that show what it names ("first", "second", "third": to that image); two
+look from where the answer begins to the question's last and first noun. Without them a small model goes on
+for long to answer of any object at all.
 """
 
 from __future__ import annotations
@@ -47,6 +48,7 @@ class Grounding:
 
         self._nouns = numbered(_things.KINDS) | numbered([_language.plural(kind) for kind in _things.KINDS])
         self._hues = numbered(_things.HUES)
+        self._ordinals = numbered(_language.ORDINALS)
 
     @contextlib.contextmanager
     def watching(self) -> Iterator[None]:
@@ -70,15 +72,21 @@ class Grounding:
     def loss(self, batch: Batch, rows: Sequence[Row], labels: Sequence[Array | None]) -> torch.Tensor:
         """Sum over the heads of the mean -log of the attention that falls where it should; 0 without nouns.
 
-        labels   per row those of the overview's patches, whose tokens follow the first part; None: no nouns
+        labels   per row those of the overview's patches; None where it shows several images
         """
         looks: dict[tuple[int, int], list[_Look]] = {TO_PATCHES: [], TO_LAST: [], TO_FIRST: []}
-        for row, tail, start, label in _questions(batch, rows, labels):
-            nouns = [place for place, token in enumerate(tail) if token in self._nouns]
+        images = [_images(row) for row in rows]
+        for row, tail, start in _questions(batch, rows):
+            label = labels[row]
+            known = self._ordinals if label is None else self._nouns
+            nouns = [place for place, token in enumerate(tail) if token in known]
             for place in nouns:
-                if patches := self._named(tail, place, label):
-                    first = len(rows[row].parts[0])
-                    looks[TO_PATCHES].append(_Look(row, start + place, [first + p for p in patches]))
+                if label is None:
+                    at = images[row][known[tail[place]] - 1]
+                else:
+                    at = [images[row][0][patch] for patch in self._named(tail, place, label)]
+                if at:
+                    looks[TO_PATCHES].append(_Look(row, start + place, at))
             if nouns:
                 end = start + len(tail) - 1
                 looks[TO_LAST].append(_Look(row, end, [start + nouns[-1]]))
@@ -116,18 +124,27 @@ class Grounding:
         return torch.mean(scores.logsumexp(1) - there.logsumexp(1))
 
 
-def _questions(
-    batch: Batch, rows: Sequence[Row], labels: Sequence[Array | None]
-) -> Iterator[tuple[int, list[int], int, Array]]:
-    """Of every question about one image: its row, ids up to the answer, their place in the row, labels."""
+def _images(row: Row) -> list[list[int]]:
+    """Places of each image's tokens in the row, as far as they are kept."""
+    kept = torch.ones(sum(map(len, row.parts)), dtype=torch.bool) if row.kept is None else row.kept
+    places = (kept.cumsum(0) - 1).tolist()
+    found, start = [], 0
+    for part in row.parts:
+        if isinstance(part, torch.Tensor):
+            found.append([places[n] for n in range(start, start + len(part)) if kept[n]])
+        start += len(part)
+    return found
+
+
+def _questions(batch: Batch, rows: Sequence[Row]) -> Iterator[tuple[int, list[int], int]]:
+    """Of every question: its row, its ids up to the answer, and their place in the row."""
     length = batch.embeddings.shape[1]
     ends: dict[tuple[int, int], int] = {}
     for owner, flat in zip(batch.owner, batch.at.tolist(), strict=True):
         ends.setdefault(owner, flat % length)  # the last token before the answer
     for (row, number), end in ends.items():
-        tail, label = rows[row].questions[number].tail, labels[row]
-        if label is not None:
-            yield row, tail, end - len(tail) + 1, label
+        tail = rows[row].questions[number].tail
+        yield row, tail, end - len(tail) + 1
 
 
 def _head(projection: Any, hidden: torch.Tensor, head: int, width: int) -> torch.Tensor:

@@ -36,8 +36,8 @@ class Plan:
     encoder_batch: int = 32
     align_steps: int = 100
     images: int = 6
-    steps: dict[str, int] = field(default_factory=lambda: {"onevision": 3600, "next": 900, "qwen": 1400})
-    distil_steps: dict[str, int] = field(default_factory=lambda: {"next": 300, "qwen": 1000})
+    steps: dict[str, int] = field(default_factory=lambda: {"onevision": 4200, "next": 900, "qwen": 1200})
+    distil_steps: dict[str, int] = field(default_factory=lambda: {"next": 250, "qwen": 800})
     distil_batch: int = 24
 
 
@@ -54,7 +54,7 @@ class Course:
     mixes: Sequence[tuple[float, Mix]]
     steps: int
     rate: float
-    decay: float = 0.5
+    decay: float = 0.6
     images: int = 6
     every: int = 250
     keep: dict[int, Path] = field(default_factory=dict)
@@ -99,7 +99,7 @@ def run(name: str, plan: Plan, work: Path) -> None:
         if step <= steps
     }
     mixes = _PLAIN if name == "qwen" else _TILED
-    course = Course(name, mixes, steps, 2e-3, images=plan.images, keep=snapshots)
+    course = Course(name, mixes, steps, 3e-3, images=plan.images, keep=snapshots)
     train(learner, course, work, scenes, held_out, plan.seed)
 
 
