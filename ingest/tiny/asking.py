@@ -15,11 +15,21 @@ from .sheets import Asked, Sheet
 Tiles = Literal["none", "some", "all"]
 Trained = Literal["all", "projector", "nothing"]
 
-#: How often a kind is asked of one image relative to the others, which teach what the kinds need (1).
-SHARES = {"existence": 3.0, "color": 2.5, "place": 3.0, "counting": 3.0, "relation": 4.0}
-#: What goes into the accuracy.
-KINDS = (*SHARES, _language.STYLE)
 CAPTION = "caption"
+#: How often a kind is asked of one image relative to the others; the last four teach what others need.
+SHARES = {
+    "existence": 3.0,
+    "color": 5.0,
+    "place": 1.5,
+    "counting": 2.5,
+    "relation": 6.0,
+    "referring": 3.0,
+    "color by place": 0.7,
+    "style name": 0.3,
+    CAPTION: 0.5,
+}
+#: Of one image, what goes into the accuracy.
+KINDS = _language.QUESTIONS
 
 
 @dataclass(frozen=True)
@@ -77,10 +87,10 @@ def ask(scenes: Sequence[Sheet], mix: Mix, rng: random.Random) -> list[Asked]:
     if len(scenes) > 1:
         return of_styles([scene.style for scene in scenes], rng)
     if mix.captions_only:
-        wanted = [one for one in scenes[0].asked if one[0] not in SHARES]
+        wanted = [one for one in scenes[0].asked if one[0] not in KINDS]
         return rng.sample(wanted, min(mix.questions, len(wanted)))
     known = by_kind(scenes[0])
-    shares = [SHARES.get(kind, 1.0) for kind in known]
+    shares = [SHARES[kind] for kind in known]
     drawn = rng.choices(list(known), shares, k=mix.questions)
     return list(dict.fromkeys(pick(known[kind], rng) for kind in drawn))
 

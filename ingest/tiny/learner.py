@@ -18,7 +18,7 @@ from kvstore.contracts import Inputs, Layout
 
 from ..datasets import _language, _scenes
 from . import loop, sheets
-from .asking import CAPTION, SHARES, Mix, Tiles, Trained, ask, by_kind, of_styles, pick
+from .asking import CAPTION, KINDS, Mix, Tiles, Trained, ask, by_kind, of_styles, pick
 from .grounding import Grounding
 from .heads import Heads
 from .packing import Packer
@@ -222,7 +222,7 @@ def _weight(asked: Asked, tokens: int) -> float:
 
 def _one_of_each(scene: Sheet, rng: random.Random) -> list[Asked]:
     kinds = by_kind(scene)
-    return [pick(kinds[kind], rng) for kind in SHARES if kind in kinds]
+    return [pick(kinds[kind], rng) for kind in KINDS if kind in kinds]
 
 
 def _style_question(scenes: Sequence[Sheet], rng: random.Random) -> list[Asked]:

@@ -54,7 +54,7 @@ class Course:
     mixes: Sequence[tuple[float, Mix]]
     steps: int
     rate: float
-    decay: float = 0.6
+    decay: float = 0.75
     images: int = 6
     every: int = 250
     keep: dict[int, Path] = field(default_factory=dict)
@@ -68,7 +68,7 @@ ALIGN = Mix(questions=8, triples=0.0, captions_only=True, prefix=0.0, trained="p
 BASE = Mix()
 SOME = Mix(tiles="some", trained="nothing", triples=0.15)
 ALL = Mix(tiles="all", trained="nothing", triples=0.15)
-_TILED = ((0.0, BASE), (0.8, SOME), (0.94, ALL))
+_TILED = ((0.0, BASE), (0.88, SOME), (0.96, ALL))
 _PLAIN = ((0.0, BASE),)
 
 #: Steps after which a model is kept, beside the last.
@@ -99,7 +99,7 @@ def run(name: str, plan: Plan, work: Path) -> None:
         if step <= steps
     }
     mixes = _PLAIN if name == "qwen" else _TILED
-    course = Course(name, mixes, steps, 3e-3, images=plan.images, keep=snapshots)
+    course = Course(name, mixes, steps, 1.2e-3, images=plan.images, keep=snapshots)
     train(learner, course, work, scenes, held_out, plan.seed)
 
 
