@@ -1,4 +1,7 @@
-"""The tiny models and drawn images that tests of models share; each is loaded once a process."""
+"""The untrained tiny models and images that tests of models share; each is loaded once a process.
+
+Their weights follow from their names, so what a test measures does not move when the models are trained anew.
+"""
 
 from __future__ import annotations
 
@@ -15,8 +18,8 @@ NAMES = ("tiny-onevision", "tiny-next", "tiny-qwen")
 
 @cache
 def loaded(name: str) -> models.Loaded:
-    """A tiny model on the CPU in float32."""
-    return models.load(name, "cpu", "float32")
+    """An untrained tiny model on the CPU in float32."""
+    return models.load(f"{name}-untrained", "cpu", "float32")
 
 
 @cache

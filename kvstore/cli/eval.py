@@ -33,7 +33,7 @@ def command(
     store: StoreOption = STORE,
     recipes: RecipesOption = None,
 ) -> int:
-    """Let a run's model answer the questions of a benchmark, and store its answers.
+    """Ask a run's model the questions of a benchmark.
 
     The prompt is the model's own, with the run's prefix before the first image. Prints the accuracy of all
     answers of the run. The same command continues what was interrupted; an answer that is there stays, even

@@ -25,7 +25,7 @@ def command(
     store: StoreOption = STORE,
     recipes: RecipesOption = None,
 ) -> None:
-    """Make predictions from a run's vectors, and store them and their figures.
+    """Make predictions from a run's vectors, and their figures.
 
     Prints each site's best layer and head, chosen on one half of the items and scored on the other, and two
     floors that look at no vector: position and chance. Doing it again replaces nothing.

@@ -66,7 +66,7 @@ def test_description_is_that_of_the_model() -> None:
 
 
 def test_load_config_is_load_without_weights() -> None:
-    whole, part = tiny.loaded("tiny-onevision"), models.load_config("tiny-onevision")
+    whole, part = tiny.loaded("tiny-onevision"), models.load_config("tiny-onevision-untrained")
     assert part.model is None
     assert (part.revision, part.description) == (whole.revision, whole.description)
     assert models.prompt_ids(part, "a") == models.prompt_ids(whole, "a")

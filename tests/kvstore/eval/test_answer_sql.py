@@ -137,3 +137,51 @@ def test_the_check_finds_an_answer_that_cannot_be(make_store: Make, fault: str) 
     with made.store.publish() as con:
         con.execute(PLANTED[fault])
     assert f"{fault}=True" in check()
+
+
+def test_accuracy_along_a_training_takes_checkpoints_in_order_and_the_finished_model_last(
+    make_store: Make,
+) -> None:
+    """Checkpoints of x answer 1 and 2 of 4, x itself all; y, which has no checkpoints, is left out."""
+    made = make_store()
+    fill(made.store, [("yes-no", "yes", "yes")] * 4)
+    right = {"x-step-00010": 2, "x-step-00002": 1, "x": 4, "y": 3}
+    with made.store.publish() as con:
+        for name, hits in right.items():
+            con.execute(
+                "insert into model by name"
+                " (select * replace ($m as model_id, $m as name, $m as revision) from model limit 1)",
+                {"m": name},
+            )
+            con.execute(
+                "insert into run by name (select * replace ($m as run_id, $m as model_id, $m as fingerprint)"
+                " from run where run_id = 'run')",
+                {"m": name},
+            )
+            con.execute(
+                "insert into answer select $m, question_id, condition, method,"
+                " if(question_id < $hits, 'yes', 'no'), null from answer where run_id = 'run'",
+                {"m": name, "hits": hits},
+            )
+    rows = run_analysis(made.store, "accuracy_by_step", {}).to_pylist()
+    assert [(row["run_id"], row["model"], row["step"]) for row in rows] == [
+        ("x-step-00002", "x", 2),
+        ("x-step-00010", "x", 10),
+        ("x", "x", None),
+    ]
+    assert [(row["n"], row["accuracy"]) for row in rows] == [(4, 0.25), (4, 0.5), (4, 1.0)]
+
+
+def test_the_accuracy_report_shows_kinds_and_the_training(make_store: Make) -> None:
+    from kvstore.report import Chart, Table
+    from kvstore.report.reading import Query
+    from kvstore.report.recipe import load, read
+
+    made = make_store()
+    fill(made.store, [("yes-no", "yes", "yes"), ("color", "red", "blue")])
+    with made.store.connect() as con:
+        bars, table = load(read("accuracy")).build(Query(con))
+    assert isinstance(bars, Chart)
+    assert isinstance(table, Table)
+    assert bars.name == "run.accuracy"
+    assert table.rows.select("n", "accuracy").rows() == [(2, 0.5)]
