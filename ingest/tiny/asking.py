@@ -16,14 +16,15 @@ Tiles = Literal["none", "some", "all"]
 Trained = Literal["all", "projector", "nothing"]
 
 CAPTION = "caption"
-#: How often a kind is asked of one image relative to the others; the last four teach what others need.
+#: How often a kind is asked of one image relative to the others; those after relation teach what it and others need.
 SHARES = {
     "existence": 3.0,
-    "color": 5.0,
-    "place": 1.5,
-    "counting": 2.5,
-    "relation": 6.0,
-    "referring": 3.0,
+    "color": 2.5,
+    "place": 2.0,
+    "counting": 3.0,
+    "relation": 5.0,
+    "side": 5.0,
+    "referring": 2.0,
     "color by place": 0.7,
     "style name": 0.3,
     CAPTION: 0.5,
@@ -99,8 +100,25 @@ def by_kind(scene: Sheet) -> dict[str, dict[str, list[Asked]]]:
     """What can be asked of a scene: kind -> answer -> questions."""
     found: dict[str, dict[str, list[Asked]]] = defaultdict(lambda: defaultdict(list))
     for one in scene.asked:
-        found[one[0]][one[2]].append(one)
+        for each in (one, *_side(one)):
+            found[each[0]][each[2]].append(each)
     return found
+
+
+#: A side, and its opposite.
+_SIDES = (("left", "right"), ("above", "below"))
+
+
+def _side(asked: Asked) -> list[Asked]:
+    """Whether it is left or right, above or below, from the question whether it is left (or above)."""
+    kind, text, answer = asked
+    made: list[Asked] = []
+    for side, other in _SIDES if kind == "relation" else ():
+        for form in (f" {side} ", f" {side} of "):
+            if form + "the" in text:
+                asks = text.replace(form, f" {side} or {other}" + form.removeprefix(f" {side}"))
+                made.append(("side", asks, side if answer == "yes" else other))
+    return made
 
 
 def pick(questions: dict[str, list[Asked]], rng: random.Random) -> Asked:
