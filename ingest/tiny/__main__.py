@@ -17,7 +17,7 @@ from . import encoder, loop, sheets, stages
 
 _HERE = Path(__file__).parent
 #: Steps of the first family's training that are shipped as checkpoints.
-CHECKPOINTS = (150, 300, 750, 1500, 2500)
+CHECKPOINTS = (150, 500, 1500, 2500, 3000, 3500)
 
 
 def main(

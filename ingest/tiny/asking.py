@@ -16,7 +16,7 @@ Tiles = Literal["none", "some", "all"]
 Trained = Literal["all", "projector", "nothing"]
 
 CAPTION = "caption"
-#: How often a kind is asked of one image relative to the others; those after relation teach what it and others need.
+#: How often a kind is asked of one image relative to the others; those after relation teach what others need.
 SHARES = {
     "existence": 3.0,
     "color": 2.5,

@@ -202,3 +202,52 @@ def test_frozen_weights_stay(sheets: list[Any]) -> None:
     }
     assert "language_model" in moved
     assert not moved & {"vision_tower", "multi_modal_projector"}
+
+
+def test_grounding_is_the_attention_that_the_model_pays(sheets: list[Any], learners: dict[str, Any]) -> None:
+    """-log of the attention from nouns to what they name, and from the end to the nouns, by eager attention."""
+    learner, grounding = learners["tiny-onevision"], module("tiny.grounding")
+    sheet = sheets[0]
+    labels = sheet.labels["tiny-onevision"]
+    number = int(labels[:, 0].max())
+    kind = module("tiny.sheets").KINDS[number - 1]
+    asked = [("color", f"What color is the {kind}?", "red")]
+    with torch.no_grad():
+        inputs = [learner.inputs(sheet, "none")]
+        mix = module("tiny.asking").Mix(prefix=0.0)
+        row = learner._packer.row(inputs, learner.tokens(inputs), asked, mix, random.Random(0))
+        batch = module("tiny.sequences").build(learner.embed, [row])
+        with learner._grounding.watching():
+            learner._logits(batch)
+        found = learner._grounding.loss(batch, [row], [labels])
+        plain = models.load("tiny-onevision-untrained", "cpu", "float32").model
+        plain.set_attn_implementation("eager")
+        attention = plain.model.language_model(
+            inputs_embeds=batch.embeddings,
+            attention_mask=torch.where(batch.mask, 0.0, -1e9),
+            position_ids=batch.positions,
+            output_attentions=True,
+        ).attentions
+    noun = learner.loaded.tokenizer(f" {kind}", add_special_tokens=False)["input_ids"]
+    tail, head = row.questions[0].tail, len(row.parts[0])
+    start = head + 196
+    patches = head + np.flatnonzero(labels[:, 0] == number)
+    place, end = start + tail.index(noun[0]), start + len(tail) - 1
+    expected = [
+        attention[grounding.TO_PATCHES[0]][0, grounding.TO_PATCHES[1], place, patches].sum(),
+        attention[grounding.TO_LAST[0]][0, grounding.TO_LAST[1], end, place],
+        attention[grounding.TO_FIRST[0]][0, grounding.TO_FIRST[1], end, place],
+    ]
+    assert found.item() == pytest.approx(-sum(float(torch.log(share)) for share in expected), rel=1e-4)
+
+
+def test_which_side_follows_from_whether_it_is_on_a_side() -> None:
+    side = module("tiny.asking")._side
+    assert side(("relation", "Is the car left of the cup?", "no")) == [
+        ("side", "Is the car left or right of the cup?", "right")
+    ]
+    assert side(("relation", "Is the red fish above the blue fish?", "yes")) == [
+        ("side", "Is the red fish above or below the blue fish?", "above")
+    ]
+    assert side(("relation", "Is the car right of the cup?", "no")) == []  # the same pair is asked for left
+    assert side(("color", "What color is the car?", "red")) == []
