@@ -205,7 +205,7 @@ def test_frozen_weights_stay(sheets: list[Any]) -> None:
 
 
 def test_grounding_is_the_attention_that_the_model_pays(sheets: list[Any], learners: dict[str, Any]) -> None:
-    """-log of the attention from nouns to what they name, and from the end to the nouns, by eager attention."""
+    """-log of the attention from nouns to what they name, and from the end to nouns, by eager attention."""
     learner, grounding = learners["tiny-onevision"], module("tiny.grounding")
     sheet = sheets[0]
     labels = sheet.labels["tiny-onevision"]
