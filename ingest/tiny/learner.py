@@ -93,19 +93,25 @@ class Learner:
         several = [len(unit) > 1 for unit in units for _ in unit]
         inputs = [self.inputs(scene, mix.tiles, s) for scene, s in zip(scenes, several, strict=True)]
         tokens = self.tokens(inputs)
-        labelled = [n for n, scene in enumerate(scenes) if not self.is_padded(scene, several[n])]
-        dense, right = self.heads.loss(
-            *self.patches([scenes[n] for n in labelled], [tokens[n] for n in labelled])
-        )
+        dense, report = self._dense(scenes, tokens, several)
         rows, weights = self._rows(units, inputs, tokens, mix, rng)
         batch = build(self.embed, rows)
         logits, grounding = self._grounded(batch, rows, units)
         losses = F.cross_entropy(logits.float(), batch.targets, reduction="none")
         weight = torch.tensor([weights[owner] for owner in batch.owner], device=losses.device)
         answers = (losses * weight).sum() / weight.sum()
-        report = {"answers": answers.item(), "dense": dense.item(), "grounding": grounding.item()}
-        report |= {"category": right[0], "hue": right[1]}
+        report |= {"answers": answers.item(), "grounding": grounding.item()}
         return answers + mix.dense * dense + mix.grounding * grounding, report
+
+    def _dense(
+        self, scenes: Sequence[Sheet], tokens: Sequence[torch.Tensor], several: Sequence[bool]
+    ) -> tuple[torch.Tensor, dict[str, float]]:
+        """Loss of the patches' labels, of scenes whose overview they fit."""
+        fit = [n for n, scene in enumerate(scenes) if not self.is_padded(scene, several[n])]
+        if not fit:
+            return tokens[0].new_zeros(()), {}
+        dense, right = self.heads.loss(*self.patches([scenes[n] for n in fit], [tokens[n] for n in fit]))
+        return dense, {"dense": dense.item(), "category": right[0], "hue": right[1]}
 
     def _grounded(
         self, batch: Batch, rows: Sequence[Row], units: Sequence[Sequence[Sheet]]
