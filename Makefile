@@ -19,7 +19,7 @@ $(STAMP): pyproject.toml constraints.txt
 
 install: $(STAMP)  ## make the virtual environment with pinned dependencies
 
-demo: $(STAMP)  ## ingest drawn scenes with tiny models, match, build the reports
+demo: $(STAMP)  ## ingest drawn scenes with tiny models, match, ask, build the reports
 	@PATH="$(abspath $(BIN)):$$PATH" sh tests/demo.sh $(DEMO)
 
 test: $(STAMP)  ## run the tests

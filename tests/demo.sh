@@ -25,7 +25,7 @@ for run in trained untrained; do
 done
 step "ask the model the scenes' questions: by greedy generation and by answer likelihood" \
     kvstore eval shapes-qa --run trained --store "$store"
-for at in 00150 00750 02500; do
+for at in 00150 01500 03000; do
     step "a checkpoint of its training: one layer stored, all questions asked" \
         kvstore ingest shapes --model "tiny-onevision-step-$at" --limit 60 --layers 5 --sites value \
         --run "step-$at" --store "$store"

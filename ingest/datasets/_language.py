@@ -209,7 +209,7 @@ def _present(seen: Sequence[Thing]) -> Iterator[Asked]:
 
 
 def _missing(seen: Sequence[Thing]) -> Iterator[Asked]:
-    """Half are hard, as POPE's adversarial ones: a thing or a colour that is there, but not together."""
+    """Some are hard, as POPE's adversarial ones: a thing or a colour that is there, but not together."""
     there, hues = {thing.category for thing in seen}, {thing.hue for thing in seen}
     names = {thing.name for thing in seen}
     pairs = [(hue, kind) for kind in KINDS for hue in HUES if f"{hue} {kind}" not in names]

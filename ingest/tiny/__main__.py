@@ -5,6 +5,7 @@ Every stage goes on where it was stopped. At the end the weights stand in --out,
 
 from __future__ import annotations
 
+import os
 import shutil
 from dataclasses import replace
 from pathlib import Path
@@ -26,18 +27,23 @@ def main(
     stage: Annotated[
         list[str] | None, typer.Option(help=f"Only these of {', '.join(stages.STAGES)}.")
     ] = None,
-    workers: Annotated[int, typer.Option(help="CPU processes that share each step; 1 on a GPU.")] = 0,
-    seed: Annotated[int, typer.Option(help="Everything follows from it.")] = stages.Plan.seed,
+    workers: Annotated[
+        int, typer.Option(help="Processes that share each step; 0: 2, or 1 on a GPU.", min=0)
+    ] = 0,
+    seed: Annotated[int, typer.Option(help="Of the weights and of what is drawn by lot.")] = stages.Plan.seed,
 ) -> None:
     """Train the tiny models.
 
     Example: python -m kvstore.recipes.ingest.tiny --work /tmp/tiny
     """
+    for name in stage or ():
+        if name not in stages.STAGES:
+            raise typer.BadParameter(f"no stage '{name}'; there are {', '.join(stages.STAGES)}")
     plan = replace(stages.Plan(), seed=seed)
     spread = workers or (1 if torch.cuda.is_available() else 2)
     work.mkdir(parents=True, exist_ok=True)
     for split, count in (("val", plan.held_out), ("train", plan.scenes)):
-        sheets.draw(work / "scenes", split, count, stages.FAMILIES, spread)
+        sheets.draw(work / "scenes", split, count, stages.FAMILIES, os.cpu_count() or 1)
     for name in stages.STAGES:
         if not stage or name in stage:
             loop.spread(stages.run, spread, name, plan, work)
@@ -53,12 +59,19 @@ def ship(name: str, plan: stages.Plan, work: Path, out: Path) -> None:
         if name == stages.FIRST:
             kept |= {step: f"tiny-{name}-step-{step:05d}" for step in CHECKPOINTS}
         for step, model in kept.items():
-            source = work / "snapshots" / f"tiny-{name}-step-{step:05d}"
-            shutil.rmtree(out / model, ignore_errors=True)
-            shutil.copytree(source, out / model)
-    (out / "curves").mkdir(exist_ok=True)
+            _replace(work / "snapshots" / f"tiny-{name}-step-{step:05d}", out / model)
+    (out / "curves").mkdir(parents=True, exist_ok=True)
     for curve in work.glob(f"{name}*.jsonl"):
         shutil.copy(curve, out / "curves" / curve.name)
+
+
+def _replace(source: Path, target: Path) -> None:
+    """Copy a folder to where another may be; that one goes when the copy is whole."""
+    aside = target.with_name(f".{target.name}")
+    shutil.rmtree(aside, ignore_errors=True)
+    shutil.copytree(source, aside)
+    shutil.rmtree(target, ignore_errors=True)
+    aside.rename(target)
 
 
 if __name__ == "__main__":

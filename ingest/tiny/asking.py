@@ -6,6 +6,7 @@ import random
 from collections import defaultdict
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import permutations
 from typing import Literal
 
 from ..datasets import _language, _styles
@@ -38,8 +39,8 @@ class Mix:
     """What a stage asks.
 
     questions      per prompt, at most
-    triples        the share of scenes that stand in a prompt with two others
-    captions_only  captions and other descriptions, no questions
+    triples        about the share of scenes that stand in a prompt with two others
+    captions_only  captions and what only teaches, none of `KINDS`
     prefix         the share of prompts whose first question stands before the image
     dense          weight of the dense loss on the projector's output
     grounding      weight of the loss of the head that looks from nouns to what they name
@@ -127,12 +128,15 @@ def pick(questions: dict[str, list[Asked]], rng: random.Random) -> Asked:
 
 
 def of_styles(styles: Sequence[int], rng: random.Random) -> list[Asked]:
-    """Of three images: what style each has, and for each reference that one other shares, which."""
+    """Of three images: each one's style, whether two share one, and which one shares that of a reference."""
     ordinals = _language.ORDINALS
     asked = [
         ("style name", f"What is the style of the {name} image?", _styles.STYLES[style])
         for name, style in zip(ordinals, styles, strict=True)
     ]
+    for one, other in permutations(range(3), 2):
+        text = f"Is the {ordinals[one]} image in the style of the {ordinals[other]}?"
+        asked.append(("style name", text, _language.YES_NO[styles[one] != styles[other]]))
     for reference in range(3):
         others = [n for n in range(3) if n != reference]
         same = [n for n in others if styles[n] == styles[reference]]

@@ -60,13 +60,16 @@ def train(folder: Path, scenes: Sequence[Sheet], *, seed: int, steps: int, batch
         model.logit_scale.fill_(math.log(10.0))
         model.logit_bias.fill_(-5.0)
     heads = Heads(loaded.config.vision_config.hidden_size)
+    device = models.choose_device()
+    model.to(device)
+    heads.to(device)
 
     def loss(step: int, rng: random.Random) -> tuple[torch.Tensor, dict[str, float]]:
         some = rng.sample(list(scenes), batch)
-        made = model.vision_model(_pixels(loaded, some), output_hidden_states=True)
+        made = model.vision_model(_pixels(loaded, some).to(device), output_hidden_states=True)
         dense, right = _dense(heads, made.hidden_states[-1], some)
         texts = [rng.choice([text for kind, _, text in s.asked if kind == CAPTION]) for s in some]
-        written = model.text_model(_padded(loaded.tokenizer, texts)).pooler_output
+        written = model.text_model(_padded(loaded.tokenizer, texts).to(device)).pooler_output
         contrast = _sigmoid_contrast(model, made.pooler_output, written)
         figures = {"dense": dense.item(), "contrast": contrast.item()}
         figures |= dict(zip(("category", "hue", "style"), right, strict=True))
@@ -91,7 +94,8 @@ def _dense(heads: Heads, states: torch.Tensor, scenes: Sequence[Sheet]) -> tuple
     """Loss of the labels of all patches; `states` [images, patches, width]."""
     labels = torch.from_numpy(np.concatenate([scene.labels[_SOURCE] for scene in scenes]))
     image = torch.arange(len(scenes)).repeat_interleave(states.shape[1])
-    return heads.loss(states.flatten(0, 1), labels, image, torch.tensor([scene.style for scene in scenes]))
+    style = torch.tensor([scene.style for scene in scenes])
+    return heads.loss(states.flatten(0, 1), *(each.to(states.device) for each in (labels, image, style)))
 
 
 def _padded(tokenizer: Any, texts: Sequence[str]) -> torch.Tensor:
@@ -103,13 +107,13 @@ def _sigmoid_contrast(model: Any, images: torch.Tensor, texts: torch.Tensor) -> 
     """SigLIP's loss (Zhai et al. 2023, https://arxiv.org/abs/2303.15343): each pair is together or not."""
     similar = F.normalize(images, dim=-1) @ F.normalize(texts, dim=-1).T
     logits = similar * model.logit_scale.exp() + model.logit_bias
-    signs = 2 * torch.eye(len(images)) - 1
+    signs = 2 * torch.eye(len(images), device=images.device) - 1
     return -F.logsigmoid(signs * logits).sum() / len(images)
 
 
 def into_tower(folder: Path, tower: nn.Module) -> None:
     """Give the trained encoder's weights to an MLM's vision tower."""
-    trained = torch.load(folder / "encoder.state", weights_only=True)["modules"]["model"]
+    trained = torch.load(folder / "encoder.state", map_location="cpu", weights_only=True)["modules"]["model"]
     tower.load_state_dict({name: trained[f"vision_model.{name}"] for name in tower.state_dict()})
 
 
@@ -119,7 +123,8 @@ def keep(folder: Path, out: Path) -> None:
 
     loaded = models.load_config(f"{_SOURCE}-untrained")
     model = SiglipModel(config(loaded))
-    model.load_state_dict(torch.load(folder / "encoder.state", weights_only=True)["modules"]["model"])
+    state = torch.load(folder / "encoder.state", map_location="cpu", weights_only=True)
+    model.load_state_dict(state["modules"]["model"])
     aside = out.with_name(f".{out.name}")
     shutil.rmtree(aside, ignore_errors=True)
     model.half().save_pretrained(aside)

@@ -51,7 +51,7 @@ class Learner:
             image = _scenes.paint(_scenes.compose(sheet.split, sheet.number))
             if padded:
                 two = family.several(loaded.config, loaded.image_processor, [image, image])
-                return _packer_adds_newline(two[0])
+                return _without_newline(two[0])
             made: Inputs = family.preprocess(loaded.config, loaded.image_processor, image, "all")
             return made
         layout = family.layout(loaded.config, loaded.image_processor, sheet.size, "base")
@@ -188,7 +188,8 @@ class Learner:
     ) -> dict[str, tuple[int, int]]:
         """Kind -> (right, asked): every token of the greedy answer as it should be, questions by themselves.
 
-        Each scene is asked one question of each kind, and each batch one on the styles of three scenes.
+        Each scene is asked one question of each kind, and the first three of a batch one on their styles, if
+        one of the two others alone has the first's.
         """
         self.model.eval()
         found: dict[str, list[bool]] = defaultdict(list)
@@ -217,7 +218,7 @@ class Learner:
         return right
 
 
-def _packer_adds_newline(one: Inputs) -> Inputs:
+def _without_newline(one: Inputs) -> Inputs:
     """The overview's patches alone."""
     return replace(one, layout=Layout(one.layout.grids, one.layout.patches))
 

@@ -97,13 +97,14 @@ def run(
     state_path = folder / f"{name}.state"
     start, spent = _resume(state_path, modules, optimisers)
     _agree(parameters)
-    rng = random.Random(f"{seed}/{name}/{rank}/{start}")
-    torch.manual_seed(hash((seed, rank, start)) % 2**31)
+    _forget_after(folder / f"{name}.jsonl", start)
     begun = saved = time.monotonic()
     figures: dict[str, float] = {}
     for step in range(start, schedule.steps):
         for group in groups:
             group["lr"] = group["peak"] * schedule.at(step)
+        rng = random.Random(f"{seed}/{name}/{rank}/{step}")  # the same wherever training was stopped
+        torch.manual_seed(rng.getrandbits(32))
         with torch.autocast(parameters[0].device.type, torch.bfloat16):
             value, told = loss(step, rng)
         value.backward()
@@ -129,6 +130,14 @@ def run(
                 _save(state_path, modules, optimisers, step + 1, seconds)
     if world > 1:
         distributed.barrier()
+
+
+def _forget_after(curve: Path, step: int) -> None:
+    """Take out of a curve the steps that are done again."""
+    lines = curve.read_text().splitlines(keepends=True) if curve.is_file() else []
+    kept = [line for line in lines if json.loads(line)["step"] <= step]
+    if len(kept) < len(lines) and place()[0] == 0:
+        curve.write_text("".join(kept))
 
 
 def _tell(path: Path, line: dict[str, Any]) -> None:
