@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 from kvstore import model_files, probes, query, recipes
-from kvstore.errors import UnknownNameError
+from kvstore.errors import ModelError, UnknownNameError
 
 COLUMNS = ("kind", "name", "about", "file")
 Entry = dict[str, str]
@@ -43,16 +43,29 @@ def _analyses(kind: str) -> Iterator[Entry]:
 
 def _models(kind: str) -> Iterator[Entry]:
     """Every family's aliases and untrained tiny model, then the trained models that come as folders."""
+    read: set[str] = set()
     for family, path in recipes.listing("ingest/models").items():
         constants = _constants(_parse(path))
+        types = constants.get("MODEL_TYPES", ())
+        read.update(map(str, types) if isinstance(types, (tuple, list, set)) else ())
         aliases = constants.get("ALIASES", {})
         for alias, hub_id in aliases.items() if isinstance(aliases, dict) else ():
             yield _entry(kind, alias, f"{hub_id} ({family})", path)
         if isinstance(constants.get("TINY"), str):
             yield _entry(kind, f"{constants['TINY']}-untrained", f"built in, untrained ({family})", path)
     for name, folder in sorted(model_files.shipped().items()):
+        yield _entry(kind, name, _trained(folder, read), folder)
+
+
+def _trained(folder: Path, read: set[str]) -> str:
+    """What a trained model's folder holds; `read` are the model types that some family reads."""
+    try:
         model_type = model_files.read_config(folder).get("model_type")
-        yield _entry(kind, name, f"built in, trained on shapes ({model_type})", folder)
+    except ModelError as error:  # one damaged folder must not hide the other models
+        return str(error)
+    if str(model_type) not in read:
+        return "an encoder, trained on shapes; not for ingest yet"
+    return f"built in, trained on shapes ({model_type})"
 
 
 KINDS: dict[str, Callable[[str], Iterator[Entry]]] = {

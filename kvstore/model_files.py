@@ -29,11 +29,14 @@ def cache_folder() -> Path:
 
 
 def shipped() -> dict[str, Path]:
-    """The trained tiny models that come with the package: their folders by name."""
+    """The trained tiny models that come with the package: their folders by name.
+
+    A folder of the user's recipes hides the shipped one of the same name; a folder under way is hidden.
+    """
     from kvstore import recipes
 
-    configs = (path for root in recipes.__path__ for path in Path(root, "ingest/tiny").glob("*/config.json"))
-    return {path.parent.name: path.parent for path in configs}
+    roots = (Path(root, "ingest/tiny") for root in reversed(recipes.__path__))
+    return {path.parent.name: path.parent for root in roots for path in root.glob("[!_.]*/config.json")}
 
 
 def tiny_folder(family: ModuleType) -> Path:

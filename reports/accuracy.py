@@ -20,6 +20,8 @@ PROTOCOL = (
     " Intervals: Wilson 95 %, questions taken as independent."
 )
 ALL = "all kinds"
+#: The condition of a model as it is.
+PLAIN = "none"
 COLUMNS = {"n": "questions", "low": "from", "high": "to", "majority_share": "right by majority"}
 
 
@@ -31,9 +33,11 @@ def build(query: Query) -> Iterator[Block]:
     shown = rows.with_columns(pl.col("kind").fill_null(ALL))
     growing = query("accuracy_by_step")
     single = shown.join(growing.filter(pl.col("step").is_not_null()), on="run_id", how="anti")
-    for (run,), part in (single if single.height else shown).group_by("run_id", maintain_order=True):
-        yield _bars(str(run), part)
-    for (dataset, model), part in growing.group_by("dataset", "model", maintain_order=True):
+    chosen = single if single.height else shown
+    for (run, condition), part in chosen.group_by("run_id", "condition", maintain_order=True):
+        yield _bars(str(run), str(condition), part)
+    plain = growing.filter(pl.col("condition") == PLAIN)
+    for (dataset, model), part in plain.group_by("dataset", "model", maintain_order=True):
         yield _growth(str(dataset), str(model), part)
     yield Table(
         "Accuracy of every run",
@@ -44,11 +48,17 @@ def build(query: Query) -> Iterator[Block]:
     )
 
 
-def _bars(run: str, rows: pl.DataFrame) -> Chart:
+def _bars(run: str, condition: str, rows: pl.DataFrame) -> Chart:
     base = alt.Chart(rows.drop("run_id")).encode(
         y=alt.Y("kind:N", title=None, sort=alt.SortField("n"), axis=alt.Axis(labelLimit=160))
     )
-    x = alt.X("accuracy:Q", title="accuracy", scale=alt.Scale(domain=[0, 1]), axis=alt.Axis(format="%"))
+    x = alt.X(
+        "accuracy:Q",
+        title="accuracy",
+        stack=None,
+        scale=alt.Scale(domain=[0, 1]),
+        axis=alt.Axis(format="%"),
+    )
     colour = alt.Color(
         "method:N", title=None, scale=alt.Scale(range=[BLUE, ORANGE]), legend=alt.Legend(orient="top")
     )
@@ -62,8 +72,8 @@ def _bars(run: str, rows: pl.DataFrame) -> Chart:
         base.mark_tick(color=RED, thickness=2.5, size=20).encode(x="majority_share:Q"),
     )
     return Chart(
-        f"{run}.accuracy",
-        "Right answers by kind of question",
+        f"{run}.{condition}.accuracy".replace("/", "."),
+        "Right answers by kind of question" + ("" if condition == PLAIN else f", {condition}"),
         chart,
         "Bars: share of right answers, 95 % interval. Red: the kind's most frequent answer, always given.",
         group=run,
@@ -71,10 +81,13 @@ def _bars(run: str, rows: pl.DataFrame) -> Chart:
 
 
 def _growth(dataset: str, model: str, rows: pl.DataFrame) -> Chart:
-    steps = rows.with_columns(at=pl.col("step").cast(pl.String).fill_null("finished"))
+    steps = rows.sort("step", nulls_last=True, maintain_order=True).with_columns(
+        at=pl.col("step").cast(pl.String).fill_null("finished")
+    )
     x = alt.X("at:N", title="training step", sort=None, axis=alt.Axis(labelAngle=0))
     base = alt.Chart(steps.drop("dataset", "model")).encode(
         x=x,
+        detail=["prefix", "view", "pool"],
         color=alt.Color(
             "method:N", title=None, scale=alt.Scale(range=[BLUE, ORANGE]), legend=alt.Legend(orient="top")
         ),
@@ -82,7 +95,7 @@ def _growth(dataset: str, model: str, rows: pl.DataFrame) -> Chart:
     told = [alt.Tooltip(f"{name}:Q", format=".3f") for name in ("accuracy", "low", "high")]
     line = base.mark_line(point={"size": 40}).encode(
         y=alt.Y("accuracy:Q", scale=alt.Scale(domain=[0, 1]), axis=alt.Axis(format="%")),
-        tooltip=["run_id", "at", "method", "n", *told],
+        tooltip=["run_id", "at", "prefix", "view", "method", "n", *told],
     )
     return Chart(
         f"{dataset}.{model}.training".replace("/", "."),

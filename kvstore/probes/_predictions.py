@@ -27,6 +27,7 @@ POSITION = "position"
 #: Bytes of finished rows that wait for one publish of the catalog; a layer is never split, and a kill loses
 #: no more.
 PUBLISH_BYTES = 32 << 20
+_DROP_FIGURES = "delete from score where run_id = $run and probe = $probe"
 
 Head = int | None
 Vectors = np.ndarray[Any, np.dtype[np.float16]]
@@ -93,11 +94,12 @@ class Done(dict[tuple[str, int], set[Head]]):
 class Writer:
     """Predictions on their way into a table: rows wait until there are enough for one publish.
 
-    A publish replaces the rows that agree with new ones in `key`. `rows` counts what was written.
+    A publish replaces the rows that agree with new ones in `key`, and drops the probe's figures of the run: a
+    kill before `score` leaves none that are out of date. `rows` counts what was written.
     """
 
-    def __init__(self, store: Store, run_id: str, table: str, key: tuple[str, ...]) -> None:
-        self.store, self.run_id, self.table, self.key = store, run_id, table, key
+    def __init__(self, store: Store, run_id: str, probe: str, table: str, key: tuple[str, ...]) -> None:
+        self.store, self.run_id, self.probe, self.table, self.key = store, run_id, probe, table, key
         self.waiting: list[pa.Table] = []
         self.rows = 0
 
@@ -121,6 +123,7 @@ class Writer:
             con.execute(f"delete from {self.table} using (select distinct {names} from found) f where {same}")
             con.execute(f"insert into {self.table} by name select * from found")
             con.unregister("found")
+            con.execute(_DROP_FIGURES, {"run": self.run_id, "probe": self.probe})
         self.waiting = []
         self.rows += found.num_rows
 
@@ -132,7 +135,7 @@ def score(store: Store, run_id: str, probe: str) -> None:
     with store.connect() as con:
         figures = con.execute(text, which).to_arrow_table()
     with store.publish() as con:
-        con.execute("delete from score where run_id = $run and probe = $probe", which)
+        con.execute(_DROP_FIGURES, which)
         con.register("figures", figures)
         con.execute("insert into score by name select * from figures")
         con.unregister("figures")

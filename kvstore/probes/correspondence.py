@@ -99,7 +99,7 @@ class _Work:
         self.store, self.points, self.sizes = store, points, sizes
         self.run_id, self.heads, self.device = request.run_id, request.heads, request.device
         self.centres = _Centres(points)
-        self.writer = Writer(store, self.run_id, "match", ("run_id", "site", "layer", "head"))
+        self.writer = Writer(store, self.run_id, NAME, "match", ("run_id", "site", "layer", "head"))
 
     def heads_of(self, part: Part) -> list[Head]:
         """The values of column `head` that a part gets."""

@@ -103,7 +103,7 @@ def predict(store: Store, request: Request) -> Outcome:
     found = sizes(store, run_id, wanted, scenes[0].image_id)
     heads = {part: heads_of(part.site, request.heads, found[part.site]) for part in wanted}
     todo = [part for part in wanted if not set(heads[part]) <= done[part.site, part.layer]]
-    writer = Writer(store, run_id, "segment", ("run_id", "probe", "site", "layer", "head"))
+    writer = Writer(store, run_id, NAME, "segment", ("run_id", "probe", "site", "layer", "head"))
     device = choose_device(request.device) if todo else None
     with track(NAME, 2 * len(todo) * len(scenes), "image") as advance:
         for part in todo:

@@ -331,6 +331,36 @@ def test_drop_asks_unless_told(make_store, run):
     assert [r["run_id"] for r in json.loads(run("runs", "--store", store, "--format", "json")[1])] == ["b"]
 
 
+def test_ls_tells_a_users_models_from_the_shipped_and_survives_a_damaged_one(run, tmp_path, monkeypatch):
+    from kvstore import model_files, recipes
+
+    configs = {
+        "mine/ingest/tiny/same": '{"model_type": "llava_next"}',
+        "mine/ingest/tiny/sees": '{"model_type": "siglip"}',
+        "mine/ingest/tiny/torn": "{",
+        "mine/ingest/tiny/.half": "{}",
+        "shipped/ingest/tiny/same": '{"model_type": "qwen2_5_vl"}',
+        "shipped/ingest/tiny/theirs": '{"model_type": "qwen2_5_vl"}',
+    }
+    for folder, text in configs.items():
+        (tmp_path / folder).mkdir(parents=True)
+        (tmp_path / folder / "config.json").write_text(text)
+    (tmp_path / "shipped/ingest/models").symlink_to(recipes.SHIPPED / "ingest/models")
+    monkeypatch.setattr(recipes, "SHIPPED", tmp_path / "shipped")
+    monkeypatch.setattr(recipes, "__path__", list(recipes.__path__))
+    monkeypatch.setenv("KVSTORE_RECIPES", "")
+    recipes.lay_over(tmp_path / "mine")
+    assert model_files.shipped()["same"] == tmp_path / "mine/ingest/tiny/same"
+    code, out, _ = run("ls", "models", "--format", "json")
+    about = {entry["name"]: entry["about"] for entry in json.loads(out)}
+    assert code == 0
+    assert about["same"] == "built in, trained on shapes (llava_next)"
+    assert about["theirs"] == "built in, trained on shapes (qwen2_5_vl)"
+    assert about["sees"] == "an encoder, trained on shapes; not for ingest yet"
+    assert "torn/config.json cannot be read" in about["torn"]
+    assert ".half" not in about
+
+
 def test_ls_finds_a_users_recipes_too(run, tmp_path, monkeypatch):
     (tmp_path / "sql" / "analyses").mkdir(parents=True)
     (tmp_path / "sql" / "analyses" / "mine.sql").write_text("-- mine: one row per thing\nselect 1 as x")

@@ -302,17 +302,47 @@ def test_a_kill_between_layers_loses_no_finished_layer(
     assert (outcome.made, outcome.kept) == (1, 2)
 
 
+def take_away(made: Made, last: int) -> list[tuple[Any, ...]]:
+    """Take images after `last` out of the run; what brings them back."""
+    with made.store.publish() as con:
+        later = con.execute("from token_grid where image_id > ?", [last]).fetchall()
+        con.execute("delete from token_grid where image_id > ?", [last])
+    return later
+
+
+def put_back(made: Made, later: Sequence[tuple[Any, ...]]) -> None:
+    with made.store.publish() as con:
+        con.executemany(f"insert into token_grid values ({', '.join('?' * len(later[0]))})", later)
+
+
+def test_a_kill_before_the_figures_leaves_none_of_fewer_images(
+    make_store: Make, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    made = make_store(images=8, layers=(0,), heads=1, sites=("value",))
+    add_objects(made, [(image, rectangle(0, 0, 20, 20), False) for image in made.image_ids])
+    later = take_away(made, 6)
+    foreground.predict(made.store, Request("run"))
+    assert {n for *_, n in scores(made).values()} == {6}
+    put_back(made, later)
+    with monkeypatch.context() as broken:
+
+        def dies(*_: Any) -> None:
+            raise KeyboardInterrupt
+
+        broken.setattr(foreground, "score", dies)
+        with pytest.raises(KeyboardInterrupt):
+            foreground.predict(made.store, Request("run"))
+    assert foreground.predict(made.store, Request("run")).made == 0
+    assert {n for *_, n in scores(made).values()} == {8}
+
+
 def test_images_that_come_later_change_the_means_and_so_all_is_made_anew(make_store: Make) -> None:
     made = make_store(images=8, layers=(0,), heads=1, sites=("value",))
     objects = random_objects(range(1, 9), seed=6)
     add_objects(made, objects)
-    with made.store.publish() as con:
-        con.execute("create temp table later as from token_grid where image_id > 6")
-        con.execute("delete from token_grid where image_id > 6")
-        later = con.execute("from later").fetchall()
+    later = take_away(made, 6)
     assert foreground.predict(made.store, Request("run")).items == 6
-    with made.store.publish() as con:
-        con.executemany(f"insert into token_grid values ({', '.join('?' * 14)})", later)
+    put_back(made, later)
     outcome = foreground.predict(made.store, Request("run"))
     assert (outcome.made, outcome.kept, outcome.items) == (1, 0, 8)
     truth = truths(made, objects)

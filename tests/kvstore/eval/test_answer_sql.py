@@ -14,17 +14,21 @@ from tests.stores import Made
 Make = Callable[..., Made]
 
 
-def fill(store: Store, rows: Sequence[tuple[str, str, str]], method: str = "greedy") -> None:
-    """One question per (kind, truth, answer), about image 1, answered by `method`."""
+def fill(
+    store: Store, rows: Sequence[tuple[str, str, str]], method: str = "greedy", condition: str = "none"
+) -> None:
+    """One question per (kind, truth, answer), about image 1, answered by `method` under `condition`."""
     with store.publish() as con:
-        con.execute("insert or ignore into condition values ('none', 'the model as it is', null)")
+        con.execute("insert or ignore into condition values (?, 'told here', null)", [condition])
         for number, (kind, truth, answer) in enumerate(rows):
             con.execute(
                 "insert or ignore into question values ('set', ?, ?, 'What?', ?, ['yes', 'no'])",
                 [number, kind, truth],
             )
             con.execute("insert or ignore into question_image values ('set', ?, 0, 1)", [number])
-            con.execute("insert into answer values ('run', ?, 'none', ?, ?, null)", [number, method, answer])
+            con.execute(
+                "insert into answer values ('run', ?, ?, ?, ?, null)", [number, condition, method, answer]
+            )
 
 
 def accuracy(store: Store, **params: Any) -> list[dict[str, Any]]:
@@ -142,7 +146,10 @@ def test_the_check_finds_an_answer_that_cannot_be(make_store: Make, fault: str) 
 def test_accuracy_along_a_training_takes_checkpoints_in_order_and_the_finished_model_last(
     make_store: Make,
 ) -> None:
-    """Checkpoints of x answer 1 and 2 of 4, x itself all; y, which has no checkpoints, is left out."""
+    """Checkpoints of x answer 1 and 2 of 4, x itself all; y, which has no checkpoints, is left out.
+
+    So are runs of x whose prefix, view or pooling no checkpoint's run has.
+    """
     made = make_store()
     fill(made.store, [("yes-no", "yes", "yes")] * 4)
     right = {"x-step-00010": 2, "x-step-00002": 1, "x": 4, "y": 3}
@@ -163,6 +170,16 @@ def test_accuracy_along_a_training_takes_checkpoints_in_order_and_the_finished_m
                 " if(question_id < $hits, 'yes', 'no'), null from answer where run_id = 'run'",
                 {"m": name, "hits": hits},
             )
+        for other in ("'Look: ' as prefix", "'all' as view", "2 as pool"):
+            con.execute(
+                f"insert into run by name (select * replace ($o as run_id, $o as fingerprint, {other})"
+                " from run where run_id = 'x')",
+                {"o": other},
+            )
+            con.execute(
+                "insert into answer by name (select * replace ($o as run_id) from answer where run_id = 'x')",
+                {"o": other},
+            )
     rows = run_analysis(made.store, "accuracy_by_step", {}).to_pylist()
     assert [(row["run_id"], row["model"], row["step"]) for row in rows] == [
         ("x-step-00002", "x", 2),
@@ -170,18 +187,36 @@ def test_accuracy_along_a_training_takes_checkpoints_in_order_and_the_finished_m
         ("x", "x", None),
     ]
     assert [(row["n"], row["accuracy"]) for row in rows] == [(4, 0.25), (4, 0.5), (4, 1.0)]
+    assert {(row["prefix"], row["view"], row["pool"]) for row in rows} == {("", "base", 1)}
 
 
-def test_the_accuracy_report_shows_kinds_and_the_training(make_store: Make) -> None:
+def test_the_accuracy_report_shows_kinds_condition_by_condition(make_store: Make) -> None:
     from kvstore.report import Chart, Table
     from kvstore.report.reading import Query
     from kvstore.report.recipe import load, read
 
     made = make_store()
     fill(made.store, [("yes-no", "yes", "yes"), ("color", "red", "blue")])
+    fill(made.store, [("yes-no", "yes", "yes"), ("color", "red", "blue")], "likelihood")
+    fill(made.store, [("yes-no", "yes", "no"), ("color", "red", "blue")], condition="no object")
     with made.store.connect() as con:
-        bars, table = load(read("accuracy")).build(Query(con))
-    assert isinstance(bars, Chart)
+        blocked, plain, table = load(read("accuracy")).build(Query(con))
+    assert isinstance(blocked, Chart)
+    assert isinstance(plain, Chart)
     assert isinstance(table, Table)
-    assert bars.name == "run.accuracy"
-    assert table.rows.select("n", "accuracy").rows() == [(2, 0.5)]
+    assert [(chart.name, chart.title) for chart in (blocked, plain)] == [
+        ("run.no object.accuracy", "Right answers by kind of question, no object"),
+        ("run.none.accuracy", "Right answers by kind of question"),
+    ]
+    x = plain.chart.to_dict()["layer"][0]["encoding"]["x"]
+    assert (x["field"], x["stack"]) == ("accuracy", None)
+    assert blocked.chart.data.select("method", "kind", "accuracy").rows() == [
+        ("greedy", "color", 0.0),
+        ("greedy", "yes-no", 0.0),
+        ("greedy", "all kinds", 0.0),
+    ]
+    assert table.rows.select("condition", "method", "n", "accuracy").rows() == [
+        ("no object", "greedy", 2, 0.0),
+        ("none", "greedy", 2, 0.5),
+        ("none", "likelihood", 2, 0.5),
+    ]
