@@ -15,7 +15,7 @@ step "prefill 60 scenes with a trained LLaVA-OneVision and store their keys and 
     kvstore ingest shapes --model tiny-onevision --limit 60 --run trained --store "$store"
 step "the same with its untrained twin: a floor of every curve" \
     kvstore ingest shapes --model tiny-onevision-untrained --limit 60 --run untrained --store "$store"
-step "a Qwen2.5-VL, which cuts an image into other patches" \
+step "a Qwen2.5-VL (untrained), which cuts an image into other patches" \
     kvstore ingest shapes --model tiny-qwen --limit 20 --run qwen --store "$store"
 for run in trained untrained; do
     step "match keypoints to their nearest patches; PCK of each site's best layer and head" \
