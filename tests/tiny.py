@@ -23,6 +23,12 @@ def loaded(name: str) -> models.Loaded:
 
 
 @cache
+def named(name: str) -> models.Loaded:
+    """What a name stands for, as a command takes it: the trained model where there is one."""
+    return models.load(name, "cpu", "float32")
+
+
+@cache
 def processor(name: str) -> Any:
     """The real processor of a tiny model."""
     return models.processor(loaded(name))

@@ -36,7 +36,7 @@ class Plan:
     encoder_batch: int = 32
     align_steps: int = 100
     images: int = 6
-    steps: dict[str, int] = field(default_factory=lambda: {"onevision": 5600, "next": 500, "qwen": 2000})
+    steps: dict[str, int] = field(default_factory=lambda: {"onevision": 5100, "next": 500, "qwen": 2000})
     distil_steps: dict[str, int] = field(default_factory=lambda: {"next": 200, "qwen": 1300})
     distil_batch: int = 24
 
@@ -54,7 +54,7 @@ class Course:
     mixes: Sequence[tuple[float, Mix]]
     steps: int
     rate: float
-    decay: float = 0.91
+    decay: float = 0.9
     images: int = 6
     every: int = 250
     keep: dict[int, Path] = field(default_factory=dict)
@@ -67,7 +67,7 @@ class Course:
 ALIGN = Mix(questions=8, triples=0.0, captions_only=True, prefix=0.0, trained="projector", dense=1.0)
 BASE = Mix()
 ALL = Mix(tiles="all", trained="nothing", triples=0.15)
-STYLES = Mix(triples=0.4)
+STYLES = Mix(trained="nothing", triples=0.6, questions=8)
 _TILED = ((0.0, BASE), (0.9, STYLES), (0.985, ALL))
 _PLAIN = ((0.0, BASE),)
 

@@ -284,4 +284,4 @@ def test_an_unwritable_cache_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyP
     (tmp_path / "file").write_text("")
     monkeypatch.setenv("KVSTORE_CACHE", str(tmp_path / "file"))
     with pytest.raises(ModelError, match=r"cannot write the model cache .*KVSTORE_CACHE"):
-        models.load_config("tiny-next")
+        models.load_config("tiny-next-untrained")

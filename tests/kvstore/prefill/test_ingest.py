@@ -37,7 +37,7 @@ def whole(images: Path, tmp_path_factory: pytest.TempPathFactory) -> Store:
 
 def overview(name: str, size: tuple[int, int], seed: int, prefix: str = "") -> tuple[Any, DynamicCache, Any]:
     """Plain transformers over an image's overview: projector output, cache, tower's hidden states."""
-    loaded = tiny.loaded(name)
+    loaded = tiny.named(name)
     core, config = loaded.model.model, loaded.config
     pixels = tiny.processor(name).image_processor(tiny.noise(size, seed), return_tensors="pt")["pixel_values"]
     with torch.no_grad():
@@ -98,7 +98,7 @@ def test_grid_of_the_overview_covers_what_the_encoders_patches_cover(whole: Stor
 
 def test_first_position_counts_the_prompt_before_the_image(images: Path, tmp_path: Path) -> None:
     store, _ = ingest(tmp_path, images, limit=1, prefix="look at this: ")
-    head = models.prompt_ids(tiny.loaded("tiny-onevision"), "look at this: ")
+    head = models.prompt_ids(tiny.named("tiny-onevision"), "look at this: ")
     assert query(store, "select first_position, row_stride from token_grid") == [(len(head), side())]
     assert query(store, "select prefix, tokens from run") == [("look at this: ", len(head) + side() ** 2)]
     cache = overview("tiny-onevision", SIZES[0], 0, "look at this: ")[1]
@@ -193,7 +193,7 @@ def test_pooling_averages_blocks_up_to_the_odd_edges(
 
 def test_all_tiles_of_anyres_are_stored_with_their_boxes(images: Path, tmp_path: Path) -> None:
     store, outcome = ingest(tmp_path, images, view="all", limit=2)
-    loaded = tiny.loaded("tiny-onevision")
+    loaded = tiny.named("tiny-onevision")
     for image, size in enumerate(SIZES[:2]):
         layout: Layout = loaded.family.layout(loaded.config, loaded.image_processor, size, "all")
         assert len(layout.grids) == 2
