@@ -12,8 +12,8 @@ from typing import Literal
 from ..datasets import _language, _styles
 from .sheets import Asked, Sheet
 
-#: Tokens of AnyRes tiles in the prompt: none (but often their positions), one in five, all.
-Tiles = Literal["none", "some", "all"]
+#: Tokens of AnyRes tiles in the prompt: none (but often their positions), or all.
+Tiles = Literal["none", "all"]
 Trained = Literal["all", "projector", "nothing"]
 
 CAPTION = "caption"

@@ -125,13 +125,11 @@ class Grounding:
 
 
 def _images(row: Row) -> list[list[int]]:
-    """Places of each image's tokens in the row, as far as they are kept."""
-    kept = torch.ones(sum(map(len, row.parts)), dtype=torch.bool) if row.kept is None else row.kept
-    places = (kept.cumsum(0) - 1).tolist()
+    """Places of each image's tokens in the row."""
     found, start = [], 0
     for part in row.parts:
         if isinstance(part, torch.Tensor):
-            found.append([places[n] for n in range(start, start + len(part)) if kept[n]])
+            found.append(list(range(start, start + len(part))))
         start += len(part)
     return found
 

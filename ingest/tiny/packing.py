@@ -18,8 +18,6 @@ from .sheets import Asked
 
 #: Of prompts without tiles, the share whose question stands where it would with all tiles.
 _FAR = 0.6
-#: The share of tiles' tokens that "some" keeps.
-_SOME = 0.2
 
 
 class Template:
@@ -64,10 +62,9 @@ class Template:
 
 @dataclass(frozen=True)
 class _Piece:
-    """Token ids or image tokens [tokens, hidden]; which stay; positions left out behind them."""
+    """Token ids or image tokens [tokens, hidden]; positions left out behind them."""
 
     part: Any
-    kept: torch.Tensor
     jump: int = 0
 
 
@@ -96,13 +93,12 @@ class Packer:
         questions = [self._template.question(text, answer, count) for _, text, answer in asked]
         if before:
             questions[0] = self._template.question("", answer, count)
-        pieces = [_ids(self._template.head(f"{text} " if before else ""))]
+        pieces = [_Piece(self._template.head(f"{text} " if before else ""))]
         for one, states, between in zip(inputs, tokens, self._template.pieces("", count), strict=True):
-            pieces += [self._image(one, states, count > 1, mix, rng), _ids(between)]
+            pieces += [self._image(one, states, count > 1, mix, rng), _Piece(between)]
         pieces = [piece for piece in pieces[:-1] if len(piece.part)]  # the last is the questions' own
-        kept = torch.cat([piece.kept for piece in pieces])
         positions = self._turned(pieces, inputs) if self._turning else _counted(pieces)
-        return Row([piece.part for piece in pieces], questions, positions, kept, pieces[-1].jump)
+        return Row([piece.part for piece in pieces], questions, positions, pieces[-1].jump)
 
     def _image(
         self, one: Inputs, states: torch.Tensor, several: bool, mix: Mix, rng: random.Random
@@ -110,16 +106,12 @@ class Packer:
         overview = one.layout.grids[0].patches
         if several and self._overviews:
             newline = self._model.model.image_newline[None].to(states.dtype)
-            states = torch.cat([states[:overview], newline])
-            return _Piece(states, torch.ones(len(states), dtype=torch.bool))
-        kept = torch.ones(len(states), dtype=torch.bool)
-        if mix.tiles == "some":
-            kept[overview:] = torch.rand(len(states) - overview) < _SOME
+            return _Piece(torch.cat([states[:overview], newline]))
         jump = 0
         if mix.tiles == "none" and not self._turning and rng.random() < _FAR:
             config, processor = self._loaded.config, self._loaded.image_processor
             jump = self._family.layout(config, processor, one.size, "all").tokens - overview
-        return _Piece(states, kept, jump)
+        return _Piece(states, jump)
 
     def _turned(self, pieces: Sequence[_Piece], inputs: Sequence[Inputs]) -> torch.Tensor:
         """The model's own M-RoPE positions; int64 [3, length]."""
@@ -130,10 +122,6 @@ class Packer:
         kinds = (flat == image).int()
         positions, _ = self._model.model.get_rope_index(flat, mm_token_type_ids=kinds, image_grid_thw=grids)
         return torch.as_tensor(positions)[:, 0].cpu()
-
-
-def _ids(ids: list[int]) -> _Piece:
-    return _Piece(ids, torch.ones(len(ids), dtype=torch.bool))
 
 
 def _counted(pieces: Sequence[_Piece]) -> torch.Tensor:

@@ -25,15 +25,13 @@ class Row:
     """One prefix and its questions.
 
     parts      token ids (list) and image tokens ([tokens, hidden]), in order
-    positions  of the prefix: None counts up; else int64 [axes, prefix]
-    kept       of the prefix, which tokens stay; None all. Positions are as if all were there.
+    positions  of the prefix, int64 [axes, prefix]
     gap        positions left out between prefix and questions
     """
 
     parts: list[Any]
     questions: list[Question]
-    positions: torch.Tensor | None = None
-    kept: torch.Tensor | None = None
+    positions: torch.Tensor
     gap: int = 0
 
 
@@ -93,11 +91,8 @@ def _row(embed: Any, row: Row) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor
     parts = [p if isinstance(p, torch.Tensor) else embed(torch.tensor(p, device=device)) for p in row.parts]
     prefix = torch.cat(parts)
     size = prefix.shape[0]
-    positions = torch.arange(size)[None] if row.positions is None else row.positions
+    positions = row.positions
     first = int(positions.max()) + 1 + row.gap
-    if row.kept is not None:
-        prefix, positions = prefix[row.kept], positions[:, row.kept]
-        size = prefix.shape[0]
     ids: list[int] = []
     groups = [torch.zeros(size, dtype=torch.long)]
     places = [positions]
