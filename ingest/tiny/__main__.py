@@ -15,6 +15,7 @@ import torch
 import typer
 
 from . import encoder, loop, sheets, stages
+from .whole import replacing
 
 _HERE = Path(__file__).parent
 #: Steps of the first family's training that are shipped as checkpoints.
@@ -59,19 +60,11 @@ def ship(name: str, plan: stages.Plan, work: Path, out: Path) -> None:
         if name == stages.FIRST:
             kept |= {step: f"tiny-{name}-step-{step:05d}" for step in CHECKPOINTS}
         for step, model in kept.items():
-            _replace(work / "snapshots" / f"tiny-{name}-step-{step:05d}", out / model)
+            with replacing(out / model) as aside:
+                shutil.copytree(work / "snapshots" / f"tiny-{name}-step-{step:05d}", aside)
     (out / "curves").mkdir(parents=True, exist_ok=True)
     for curve in work.glob(f"{name}*.jsonl"):
         shutil.copy(curve, out / "curves" / curve.name)
-
-
-def _replace(source: Path, target: Path) -> None:
-    """Copy a folder to where another may be; that one goes when the copy is whole."""
-    aside = target.with_name(f".{target.name}")
-    shutil.rmtree(aside, ignore_errors=True)
-    shutil.copytree(source, aside)
-    shutil.rmtree(target, ignore_errors=True)
-    aside.rename(target)
 
 
 if __name__ == "__main__":

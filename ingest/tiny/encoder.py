@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import math
 import random
-import shutil
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -22,6 +21,7 @@ from .asking import CAPTION
 from .heads import Heads
 from .learner import initialise
 from .sheets import Sheet
+from .whole import replacing
 
 _SOURCE = "tiny-onevision"  # whose tower it becomes, and whose pixels and words it takes
 _TEXT_LENGTH = 48
@@ -125,13 +125,12 @@ def keep(folder: Path, out: Path) -> None:
     model = SiglipModel(config(loaded))
     state = torch.load(folder / "encoder.state", map_location="cpu", weights_only=True)
     model.load_state_dict(state["modules"]["model"])
-    aside = out.with_name(f".{out.name}")
-    shutil.rmtree(aside, ignore_errors=True)
-    model.half().save_pretrained(aside)
     side = loaded.config.vision_config.image_size
-    SiglipImageProcessorPil(size={"height": side, "width": side}).save_pretrained(aside)
-    loaded.tokenizer.save_pretrained(aside)
-    (aside / "chat_template.jinja").unlink(missing_ok=True)
-    (aside / "processor_config.json").write_text(json.dumps({"processor_class": "SiglipProcessor"}) + "\n")
-    shutil.rmtree(out, ignore_errors=True)
-    aside.rename(out)
+    with replacing(out) as aside:
+        model.half().save_pretrained(aside)
+        SiglipImageProcessorPil(size={"height": side, "width": side}).save_pretrained(aside)
+        loaded.tokenizer.save_pretrained(aside)
+        (aside / "chat_template.jinja").unlink(missing_ok=True)
+        (aside / "processor_config.json").write_text(
+            json.dumps({"processor_class": "SiglipProcessor"}) + "\n"
+        )

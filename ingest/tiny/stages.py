@@ -18,6 +18,7 @@ from . import encoder, inherit, loop, sheets
 from .asking import Mix, units
 from .learner import Learner, initialise
 from .sheets import Sheet
+from .whole import replacing
 
 #: Stages in their order; each goes on from what the earlier ones left.
 STAGES = ("encoder", "onevision", "next", "qwen")
@@ -168,9 +169,6 @@ def _accuracy(learner: Learner, held_out: Sequence[Sheet], *, tiled: bool) -> di
 
 def keep(learner: Learner, folder: Path) -> None:
     """Write a model as a hub snapshot is: float16 weights, configuration, processor, tokenizer."""
-    aside = folder.with_name(f".{folder.name}")
-    shutil.rmtree(aside, ignore_errors=True)
-    shutil.copytree(learner.loaded.folder, aside, ignore=shutil.ignore_patterns("*.safetensors"))
-    copy.deepcopy(learner.model).half().save_pretrained(aside)
-    shutil.rmtree(folder, ignore_errors=True)
-    aside.rename(folder)
+    with replacing(folder) as aside:
+        shutil.copytree(learner.loaded.folder, aside, ignore=shutil.ignore_patterns("*.safetensors"))
+        copy.deepcopy(learner.model).half().save_pretrained(aside)
