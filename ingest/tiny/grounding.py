@@ -35,7 +35,7 @@ class _Look:
 
 
 class Grounding:
-    """Loss of the taught heads, for families whose rotary positions are one number a token."""
+    """Loss of the taught heads."""
 
     def __init__(self, loaded: models.Loaded) -> None:
         layers = loaded.model.model.language_model.layers

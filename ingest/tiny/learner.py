@@ -38,7 +38,7 @@ class Learner:
         self.name = str(loaded.family.TINY)
         self.heads = Heads(loaded.description["hidden_dim"]).to(loaded.model.device)
         self._packer = Packer(loaded)
-        self._grounding = None if loaded.family.IMAGE_START else Grounding(loaded)
+        self._grounding = Grounding(loaded)
         loop.attend_in_float32(self.model)
 
     # ------------------------------------------------------------------------------------- images
@@ -116,9 +116,7 @@ class Learner:
     def _grounded(
         self, batch: Batch, rows: Sequence[Row], units: Sequence[Sequence[Sheet]]
     ) -> tuple[torch.Tensor, torch.Tensor]:
-        """Logits, and the loss of the head that looks from nouns to what they name."""
-        if self._grounding is None:
-            return self._logits(batch), batch.embeddings.new_zeros(())
+        """Logits, and the loss of the heads that are taught where to look."""
         labels = [unit[0].labels[self.name] if len(unit) == 1 else None for unit in units]
         with self._grounding.watching():
             logits = self._logits(batch)

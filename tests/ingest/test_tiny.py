@@ -204,11 +204,14 @@ def test_frozen_weights_stay(sheets: list[Any]) -> None:
     assert not moved & {"vision_tower", "multi_modal_projector"}
 
 
-def test_grounding_is_the_attention_that_the_model_pays(sheets: list[Any], learners: dict[str, Any]) -> None:
+@pytest.mark.parametrize("name", ["tiny-onevision", "tiny-qwen"])
+def test_grounding_is_the_attention_that_the_model_pays(
+    name: str, sheets: list[Any], learners: dict[str, Any]
+) -> None:
     """-log of the attention from nouns to what they name, and from the end to nouns, by eager attention."""
-    learner, grounding = learners["tiny-onevision"], module("tiny.grounding")
+    learner, grounding = learners[name], module("tiny.grounding")
     sheet = sheets[0]
-    labels = sheet.labels["tiny-onevision"]
+    labels = sheet.labels[name]
     number = int(labels[:, 0].max())
     kind = module("tiny.sheets").KINDS[number - 1]
     asked = [("color", f"What color is the {kind}?", "red")]
@@ -220,7 +223,7 @@ def test_grounding_is_the_attention_that_the_model_pays(sheets: list[Any], learn
         with learner._grounding.watching():
             learner._logits(batch)
         found = learner._grounding.loss(batch, [row], [labels])
-        plain = models.load("tiny-onevision-untrained", "cpu", "float32").model
+        plain = models.load(f"{name}-untrained", "cpu", "float32").model
         plain.set_attn_implementation("eager")
         attention = plain.model.language_model(
             inputs_embeds=batch.embeddings,
@@ -230,7 +233,7 @@ def test_grounding_is_the_attention_that_the_model_pays(sheets: list[Any], learn
         ).attentions
     noun = learner.loaded.tokenizer(f" {kind}", add_special_tokens=False)["input_ids"]
     tail, head = row.questions[0].tail, len(row.parts[0])
-    start = head + 196
+    start = sum(len(part) for part in row.parts)
     patches = head + np.flatnonzero(labels[:, 0] == number)
     place, end = start + tail.index(noun[0]), start + len(tail) - 1
     expected = [
