@@ -64,11 +64,16 @@ class Expression:
 
 @dataclass(frozen=True, slots=True)
 class Annotations:
-    """All that a data set says of one image."""
+    """All that a data set says of one image.
+
+    `void` is the mask (as `Object.mask`) of pixels that no evaluation counts: VOC's and DAVIS's 255,
+    ImageNet-S's 1000; None where there are none.
+    """
 
     objects: tuple[Object, ...] = ()
     captions: tuple[str, ...] = ()
     expressions: tuple[Expression, ...] = ()
+    void: str | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import duckdb
 
-_OF_RUN = ("token_grid", "quarantine", "key_stat", "match", "segment", "answer", "score", "run")
+_OF_RUN = ("token_grid", "quarantine", "key_stat", "match", "segment", "mask", "answer", "score", "run")
 _OF_DATASET = (
     "dataset_image",
     "object",
     "keypoint",
     "caption",
     "expression",
+    "void",
     "frame",
     "pair",
     "pair_keypoint",

@@ -220,6 +220,17 @@ comment on column expression.object_id is 'the one object that it fits';
 comment on column expression.number is 'which of the object''s expressions, from 0';
 comment on column expression.text is 'the expression, verbatim';
 
+create table if not exists void (
+    dataset_id varchar not null,
+    image_id integer not null,
+    mask json not null,
+    primary key (dataset_id, image_id),
+);
+comment on table void is 'one row per image of a data set with pixels that no evaluation counts';
+comment on column void.dataset_id is 'data set';
+comment on column void.image_id is 'image';
+comment on column void.mask is 'those pixels, as object.mask';
+
 create table if not exists frame (
     dataset_id varchar not null,
     clip varchar not null,
@@ -444,6 +455,54 @@ comment on column segment.head is 'KV head; null: all heads of the layer concate
 comment on column segment.predicted is 'a bit per patch of grid 0, row by row: 1 for foreground; as text with ::varchar';
 comment on column segment.truth is 'the same of the annotation: 1 where masks cover at least half of the patch''s pixel box';
 
+create table if not exists mask (
+    run_id varchar not null,
+    probe varchar not null,
+    image_id integer not null,
+    label varchar not null,
+    object_id bigint,
+    number integer not null,
+    site varchar not null,
+    layer smallint not null,
+    head smallint,
+    mask json not null,
+    x0 double,
+    y0 double,
+    x1 double,
+    y1 double,
+    predicted bigint not null,
+    truth bigint not null,
+    shared bigint not null,
+    valid bigint not null,
+    contour integer,
+    true_contour integer,
+    contour_hits integer,
+    true_contour_hits integer,
+);
+comment on table mask is 'one row per run, probe, image, label, object, number, site, layer and head: the pixels taken for it, and what of them is true';
+comment on column mask.run_id is 'run';
+comment on column mask.probe is 'probe that made it: tracking, fewshot-segmentation, ...';
+comment on column mask.image_id is 'image';
+comment on column mask.label is 'what the pixels are taken for: category, group, expression; other: none of the categories';
+comment on column mask.object_id is 'the one object meant, where it is one (tracking, referring); else null';
+comment on column mask.number is 'few-shot: episode; referring: expression.number of the object; tracking: frame; else 0';
+comment on column mask.site is 'value, key, input or encoder; position: a floor that sees only where a patch is';
+comment on column mask.layer is 'layer; 0 for input and position';
+comment on column mask.head is 'KV head; null: all heads of the layer concatenated (and for input, encoder and position)';
+comment on column mask.mask is 'the prediction: COCO compressed RLE of the upright image';
+comment on column mask.x0 is 'left edge of the prediction''s extent, pixels; null where it is empty';
+comment on column mask.y0 is 'top edge of the prediction''s extent';
+comment on column mask.x1 is 'right edge of the prediction''s extent, exclusive';
+comment on column mask.y1 is 'bottom edge of the prediction''s extent, exclusive';
+comment on column mask.predicted is 'pixels predicted; these counts leave void pixels out';
+comment on column mask.truth is 'pixels of the annotation';
+comment on column mask.shared is 'pixels that are both';
+comment on column mask.valid is 'pixels of the image that count: all but void';
+comment on column mask.contour is 'tracking: pixels of the prediction''s contour';
+comment on column mask.true_contour is 'tracking: pixels of the annotation''s contour';
+comment on column mask.contour_hits is 'tracking: contour pixels within reach of the true contour';
+comment on column mask.true_contour_hits is 'tracking: true contour pixels within reach of the contour';
+
 create table if not exists condition (
     condition varchar primary key,
     about varchar not null,
@@ -485,7 +544,7 @@ create table if not exists score (
 );
 comment on table score is 'one row per run, probe, metric, site, layer and head: a figure made by sql/analyses';
 comment on column score.run_id is 'run';
-comment on column score.probe is 'probe: correspondence, foreground, ...';
+comment on column score.probe is 'probe: a name of `kvstore ls probes`';
 comment on column score.metric is 'figure: pck@0.10, iou, ...';
 comment on column score.site is 'value, key, input or encoder; position and chance: floors, which look at no vector';
 comment on column score.layer is 'layer; 0 for input and the floors';

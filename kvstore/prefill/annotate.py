@@ -28,7 +28,7 @@ def collect(dataset: Dataset, seen: Sequence[Seen], have: set[tuple[str, str]]) 
 
     Also `seen` again, in which an image whose annotations do not fit its file now has that as its fault.
     """
-    rows: Rows = {"object": [], "keypoint": [], "caption": [], "expression": []}
+    rows: Rows = {"object": [], "keypoint": [], "caption": [], "expression": [], "void": []}
     judged = []
     for image in seen:
         header, verdict = image.header, image
@@ -74,6 +74,7 @@ def _rows(made: Annotations) -> Rows:
         "keypoint": keypoints,
         "caption": captions,
         "expression": list(_expressions(made)),
+        "void": [{"mask": made.void}] if made.void else [],
     }
 
 

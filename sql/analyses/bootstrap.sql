@@ -1,9 +1,16 @@
 -- bootstrap: one row per (run, probe, metric, site, layer, head): a figure and its bootstrap 95 % interval over items
--- What a figure and its items are stands at macro figure_items; `n` counts items. A probe or a run of null means all.
--- Sites position and chance are floors. 1000 resamples of the items (see macro poisson_weights), shared by all layers
--- and heads; a resample's figure is a ratio of two inner products: 200 pairs x 128 image values take a second on two
--- cores, 12,234 pairs x 112 image values most of a minute and 2 GB.
-with figures as (
+-- What a figure, its classes and its items are stands at macro figure_items; `n` counts items. A probe or a run of null
+-- means all. Sites position and chance are floors. 1000 resamples of the items (see macro poisson_weights), shared by all
+-- layers, heads and classes; a resample's figure is a mean of ratios of two inner products: 200 pairs x 128 image values
+-- take a second on two cores, 12,234 pairs x 112 image values most of a minute and 2 GB.
+with items as (
+    select
+        *,
+        dense_rank() over (partition by run_id, probe, metric order by item) as place,
+    from figure_items($run, $probe)
+),
+
+figures as (
     select
         run_id,
         probe,
@@ -11,49 +18,98 @@ with figures as (
         site,
         layer,
         head,
-        list(part order by item) as part,
-        list(whole order by item) as whole,
-        count(*) as n,
+        class,
+        list(part order by place) as part,
+        list(whole order by place) as whole,
+        list(place order by place) as places,
+        max(place) as last,
+        count(*) = max(place) as dense,
         sum(part) / nullif(sum(whole), 0) as value,
-    from figure_items($run, $probe)
-    group by run_id, probe, metric, site, layer, head
+    from items
+    group by run_id, probe, metric, site, layer, head, class
 ),
 
 longest as (
-    select coalesce(max(n), 0) as items from figures
+    select coalesce(max(last), 0) as items from figures
 ),
 
 padded as (
     select
         * exclude (part, whole),
-        list_resize(part, items, 0.0) as part,
-        list_resize(whole, items, 0.0) as whole,
+        case when dense then list_resize(part, items, 0.0) else part end as part,
+        case when dense then list_resize(whole, items, 0.0) else whole end as whole,
     from figures, longest
 ),
 
 weights as (
-    select poisson_weights(resample, items) as weight
+    select resample, poisson_weights(resample, items) as weight
     from range(1000) resamples(resample), longest
 ),
 
-resampled as (
+drawn as (
     select
-        * exclude (part, whole, weight),
-        list_inner_product(part, weight) / nullif(list_inner_product(whole, weight), 0) as resampled,
+        * exclude (weight, part, whole, places),
+        case when dense then weight else list_select(weight, places) end as weighs,
+        list_inner_product(part, weighs) / nullif(list_inner_product(whole, weighs), 0) as drawn,
     from padded, weights
+),
+
+resampled as (
+    select run_id, probe, metric, site, layer, head, resample, avg(drawn) as resampled,
+    from drawn
+    group by all
+),
+
+intervals as (
+    select
+        run_id,
+        probe,
+        metric,
+        site,
+        layer,
+        head,
+        quantile_cont(resampled, 0.025) as low,
+        quantile_cont(resampled, 0.975) as high,
+    from resampled
+    group by all
+),
+
+counted as (
+    select run_id, probe, metric, site, layer, head, count(distinct item)::integer as n,
+    from items
+    group by all
+),
+
+means as (
+    select run_id, probe, metric, site, layer, head, avg(value) as value,
+    from figures
+    group by all
 )
 
 select
-    run_id,
-    probe,
-    metric,
-    site,
-    layer,
-    head,
-    value,
-    quantile_cont(resampled, 0.025) as low,
-    quantile_cont(resampled, 0.975) as high,
-    n::integer as n,
-from resampled
-group by all
+    m.run_id,
+    m.probe,
+    m.metric,
+    m.site,
+    m.layer,
+    m.head,
+    m.value,
+    i.low,
+    i.high,
+    c.n,
+from means m
+join intervals i
+    on i.run_id = m.run_id
+    and i.probe = m.probe
+    and i.metric = m.metric
+    and i.site = m.site
+    and i.layer = m.layer
+    and i.head is not distinct from m.head
+join counted c
+    on c.run_id = m.run_id
+    and c.probe = m.probe
+    and c.metric = m.metric
+    and c.site = m.site
+    and c.layer = m.layer
+    and c.head is not distinct from m.head
 order by all

@@ -25,6 +25,9 @@ with orphans as (
     select 'expression', 'object_id', dataset_id || ' ' || object_id
     from expression anti join object using (dataset_id, object_id, image_id)
     union all
+    select 'void', 'image_id', dataset_id || ' ' || image_id
+    from void anti join dataset_image using (dataset_id, image_id)
+    union all
     select 'frame', 'image_id', dataset_id || ' ' || image_id
     from frame anti join dataset_image using (dataset_id, image_id)
     union all
@@ -63,6 +66,9 @@ with orphans as (
     union all
     select 'segment', 'image_id', run_id || ' ' || image_id
     from segment anti join token_grid using (run_id, image_id)
+    union all
+    select 'mask', 'image_id', run_id || ' ' || image_id
+    from mask anti join token_grid using (run_id, image_id)
     union all
     select 'answer', 'run_id', run_id from answer anti join run using (run_id)
     union all
