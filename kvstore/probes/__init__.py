@@ -79,7 +79,7 @@ class Probe(Protocol):
 
 def listing() -> dict[str, Path]:
     """The probes by name, sorted, without importing them."""
-    return {path.stem: path for path in sorted(Path(__file__).parent.glob("[!_.]*.py"))}
+    return {path.stem.replace("_", "-"): path for path in sorted(Path(__file__).parent.glob("[!_.]*.py"))}
 
 
 def find(name: str) -> Probe:
@@ -87,7 +87,7 @@ def find(name: str) -> Probe:
     known = listing()
     if name not in known:
         raise UnknownNameError("probe", name, known)
-    return cast(Probe, importlib.import_module(f"{__name__}.{name}"))
+    return cast(Probe, importlib.import_module(f"{__name__}.{known[name].stem}"))
 
 
 def parts(con: duckdb.DuckDBPyConnection, request: Request) -> list[Part]:

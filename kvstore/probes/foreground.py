@@ -19,7 +19,7 @@ patch and head) are held.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -31,7 +31,7 @@ from kvstore.geometry import Placed, coverage, read_grids
 from kvstore.masks import to_array, union
 from kvstore.matching import TIE, Heads
 from kvstore.models import choose_device
-from kvstore.probes import Outcome, Part, Request, parts
+from kvstore.probes import Outcome, Request, parts
 from kvstore.probes._predictions import (
     POSITION,
     Done,
@@ -40,11 +40,11 @@ from kvstore.probes._predictions import (
     heads_of,
     is_scored,
     kinds,
-    of_grid,
     score,
     sizes,
-    tensor,
 )
+from kvstore.probes._truth import why_none
+from kvstore.probes._vectors import Places, Source, Stored, normal, unit
 from kvstore.progress import track
 
 if TYPE_CHECKING:
@@ -54,8 +54,6 @@ if TYPE_CHECKING:
     from kvstore.store import Store
 
 NAME = "foreground"
-#: Bytes of float16 vectors that are read at a time.
-BLOCK_BYTES = 64 << 20
 #: A patch is foreground from this share of its pixel box on.
 COVERED = 0.5
 
@@ -85,7 +83,6 @@ having count(*) = $images and count(distinct t.image_id) = $images
 """
 
 Bits = np.ndarray[Any, np.dtype[np.bool_]]
-Features = np.ndarray[Any, Any]
 
 
 def predict(store: Store, request: Request) -> Outcome:
@@ -105,14 +102,16 @@ def predict(store: Store, request: Request) -> Outcome:
     todo = [part for part in wanted if not set(heads[part]) <= done[part.site, part.layer]]
     writer = Writer(store, run_id, NAME, "segment", ("run_id", "probe", "site", "layer", "head"))
     device = choose_device(request.device) if todo else None
+    grids = {scene.image_id: scene.placed for scene in scenes}
     with track(NAME, 2 * len(todo) * len(scenes), "image") as advance:
         for part in todo:
             size = found[part.site]
-            source = _Stored(store, run_id, part, 2 * size.heads * size.width, device, advance)
+            each = 2 * size.heads * size.width
+            source = Stored(store, run_id, part, grids, each, device, advance)
             predicted = _segment(scenes, source, kinds(part.site, request.heads))
             writer.add(_rows(run_id, scenes, part.site, part.layer, heads[part], predicted))
     if not done[POSITION, 0]:
-        predicted = _segment(scenes, _places, "concat")
+        predicted = _segment(scenes, Places(grids), "concat")
         writer.add(_rows(run_id, scenes, POSITION, 0, [None], predicted))
     writer.flush()
     if writer.rows or not scored:
@@ -141,7 +140,7 @@ def read_scenes(con: duckdb.DuckDBPyConnection, run_id: str) -> list[Scene]:
     images = con.execute(_IMAGES, {"run": run_id}).fetchall()
     truth = dict(_truths(con, run_id, grids))
     if not truth:
-        raise UsageError(_why_none(con, run_id))
+        raise UsageError(why_none(con, run_id))
     scenes = []
     for image, place in images:
         placed = grids[image][0]
@@ -166,118 +165,37 @@ def _truths(
             yield image, coverage(to_array(union(masks)), grids[image][0].grid) >= COVERED - 1e-9
 
 
-def _why_none(con: duckdb.DuckDBPyConnection, run_id: str) -> str:
-    name, masks = con.execute(
-        "select r.dataset_id, count(o.mask) from run r left join object o"
-        " on o.dataset_id = r.dataset_id and not o.crowd where r.run_id = $run group by r.dataset_id",
-        {"run": run_id},
-    ).fetchall()[0]
-    if masks:
-        return (
-            f"no image of run '{run_id}' has one of the {masks} masks of data set '{name}'."
-            " Ingest more images: the same command with a larger --limit, or none."
-        )
-    return (
-        f"data set '{name}' of run '{run_id}' has no masks of objects; use a run of one that has, as shapes."
-    )
-
-
-#: Gives each scene with its vectors [heads, patches, width], in the order of the scenes.
-Source = Callable[[Sequence[Scene]], Iterable[tuple[Scene, "torch.Tensor"]]]
-
-
-@dataclass(frozen=True, slots=True)
-class _Stored:
-    """The vectors of one part, block by block from the store."""
-
-    store: Store
-    run_id: str
-    part: Part
-    bytes_per_patch: int
-    device: Any
-    advance: Callable[[int], None]
-
-    def __call__(self, scenes: Sequence[Scene]) -> Iterator[tuple[Scene, torch.Tensor]]:
-        from kvstore.vectors import read_layer
-
-        for block in _blocks(scenes, self.bytes_per_patch, BLOCK_BYTES):
-            images = [scene.image_id for scene in block]
-            vectors = read_layer(self.store.lance, self.run_id, self.part.site, self.part.layer, images)
-            for scene in block:
-                yield scene, tensor(of_grid(vectors[scene.image_id], scene.placed), self.device)
-                self.advance(1)
-
-
-def _blocks(scenes: Sequence[Scene], bytes_per_patch: int, limit: int) -> Iterator[list[Scene]]:
-    """Consecutive scenes whose vectors together hold at most `limit` bytes; one scene at least."""
-    block: list[Scene] = []
-    held = 0
-    for scene in scenes:
-        size = scene.placed.grid.patches * bytes_per_patch
-        if block and held + size > limit:
-            yield block
-            block, held = [], 0
-        block.append(scene)
-        held += size
-    if block:
-        yield block
-
-
-def _places(scenes: Sequence[Scene]) -> Iterator[tuple[Scene, torch.Tensor]]:
-    """What tells only where a patch is."""
-    for scene in scenes:
-        grid = scene.placed.grid
-        yield scene, tensor(places(grid.rows, grid.columns)[None], "cpu")
-
-
-def places(rows: int, columns: int) -> Features:
-    """Features of position [patches, 25]: products of 1, cos, sin of half-turns in y and in x, of norm 3."""
-
-    def along(n: int) -> Features:
-        turn = np.pi * (np.arange(n) + 0.5) / n
-        return np.stack([np.ones(n), *(wave(k * turn) for k in (1, 2) for wave in (np.cos, np.sin))], 1)
-
-    both: Features = np.einsum("ri,cj->rcij", along(rows), along(columns))
-    return both.reshape(rows * columns, 25)
-
-
 def _segment(scenes: Sequence[Scene], source: Source, how: Heads) -> list[Bits]:
     """Foreground of each scene, bool [kinds, patches], by the means of the other half."""
     means = _means(scenes, source, how)
-    return [_nearer(_unit(vectors, how), means[1 - scene.half]) for scene, vectors in source(scenes)]
+    return [
+        _nearer(unit(vectors, how), means[1 - scene.half]) for scene, vectors in _with_vectors(scenes, source)
+    ]
+
+
+def _with_vectors(scenes: Sequence[Scene], source: Source) -> Iterator[tuple[Scene, torch.Tensor]]:
+    vectors = (found for _, found in source([scene.image_id for scene in scenes]))
+    return zip(scenes, vectors, strict=True)
 
 
 def _means(
     scenes: Sequence[Scene], source: Source, how: Heads
 ) -> tuple[list[torch.Tensor], list[torch.Tensor]]:
-    """Unit class means [kinds, 2, width] of each half, background first: a list, as `_unit` gives one.
+    """Unit class means [kinds, 2, width] of each half, background first: a list, as `unit` gives one.
 
     Sums are float64, so that they do not depend on the device or on blocks.
     """
     import torch
 
     sums: tuple[list[torch.Tensor], list[torch.Tensor]] = ([], [])
-    for scene, vectors in source([scene for scene in scenes if scene.fits]):
+    for scene, vectors in _with_vectors([scene for scene in scenes if scene.fits], source):
         truth = torch.from_numpy(np.stack([~scene.truth, scene.truth])).to(vectors.device, torch.float64)
-        new = [truth @ unit.double() for unit in _unit(vectors, how)]  # [kinds, 2, width]
+        new = [truth @ one.double() for one in unit(vectors, how)]  # [kinds, 2, width]
         old = sums[scene.half]
         old[:] = [a + b for a, b in zip(old, new, strict=True)] if old else new
     # The mean and the sum have one direction, and nothing but that is compared.
-    even, odd = ([_normal(one).float() for one in half] for half in sums)
+    even, odd = ([normal(one).float() for one in half] for half in sums)
     return even, odd
-
-
-def _unit(vectors: torch.Tensor, how: Heads) -> list[torch.Tensor]:
-    """L2-normalised float32: [heads, patches, width] unless "concat", [1, patches, all] unless "each"."""
-    vectors = vectors.float()
-    found = [] if how == "concat" else [_normal(vectors)]
-    return found if how == "each" else [*found, _normal(vectors.transpose(0, 1).flatten(1)[None])]
-
-
-def _normal(vectors: torch.Tensor) -> torch.Tensor:
-    """Vectors of norm 1; a zero vector stays."""
-    norm: torch.Tensor = vectors.norm(dim=-1, keepdim=True)
-    return vectors / norm.clamp_min(1e-30)
 
 
 def _nearer(vectors: list[torch.Tensor], means: list[torch.Tensor]) -> Bits:

@@ -8,7 +8,7 @@ import pytest
 
 from kvstore.errors import UsageError
 from kvstore.masks import from_array
-from kvstore.probes import Request, _predictions, foreground
+from kvstore.probes import Request, _predictions, _vectors, foreground
 from kvstore.query import run_analysis
 from tests.intervals import check
 from tests.pairs import write_spans
@@ -246,7 +246,7 @@ def test_blocks_and_publishes_of_any_size_give_the_same_rows(
     add_objects(made, random_objects(range(1, 7)))
     foreground.predict(made.store, Request("run"))
     whole = rows(made)
-    monkeypatch.setattr(foreground, "BLOCK_BYTES", 1)
+    monkeypatch.setattr(_vectors, "BLOCK_BYTES", 1)
     monkeypatch.setattr(_predictions, "PUBLISH_BYTES", 1)
     with made.store.publish() as con:
         con.execute("delete from segment")
@@ -376,5 +376,6 @@ def test_blocks_hold_no_more_than_their_limit(make_store: Make) -> None:
     add_objects(made, random_objects(range(1, 8)))
     with made.store.connect() as con:
         scenes = foreground.read_scenes(con, "run")
-    blocks = list(foreground._blocks(scenes, 100, 2 * 12 * 100 + 50))  # 12 patches an image
-    assert [[scene.image_id for scene in block] for block in blocks] == [[1, 2], [3, 4], [5, 6], [7]]
+    grids = {scene.image_id: scene.placed for scene in scenes}
+    blocks = list(_vectors.blocks(list(grids), grids, 100, 2 * 12 * 100 + 50))  # 12 patches an image
+    assert blocks == [[1, 2], [3, 4], [5, 6], [7]]
