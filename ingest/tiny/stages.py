@@ -37,7 +37,7 @@ class Plan:
     encoder_batch: int = 32
     align_steps: int = 100
     images: int = 6
-    steps: dict[str, int] = field(default_factory=lambda: {"onevision": 6600, "next": 500, "qwen": 2000})
+    steps: dict[str, int] = field(default_factory=lambda: {"onevision": 7400, "next": 500, "qwen": 1500})
     distil_steps: dict[str, int] = field(default_factory=lambda: {"next": 200, "qwen": 1300})
     distil_batch: int = 24
 
@@ -69,7 +69,7 @@ ALIGN = Mix(questions=8, triples=0.0, captions_only=True, prefix=0.0, trained="p
 BASE = Mix()
 ALL = Mix(tiles="all", trained="nothing", triples=0.15)
 STYLES = Mix(trained="nothing", triples=0.6, questions=8)
-_TILED = ((0.0, BASE), (0.85, STYLES), (0.985, ALL))
+_TILED = ((0.0, BASE), (0.76, STYLES), (0.985, ALL))
 _PLAIN = ((0.0, Mix(triples=0.3)),)
 
 #: Steps after which a model is kept, beside the last.
