@@ -1,0 +1,101 @@
+"""Pascal-5i: few-shot segmentation on VOC 2012, its 20 classes in 4 folds (host.robots.ox.ac.uk/pascal/VOC).
+
+Under --root lie ``JPEGImages/`` and ``SegmentationClassAug/`` or ``SegmentationClass/`` (also in ``VOC2012/``
+or ``VOCdevkit/VOC2012/``) and the validation lists of the folds, ``fold0.txt``, ... (also in ``splits/val/``
+or ``splits/pascal/val/``). A ``classes.txt`` beside them, a name a line, stands for VOC's classes; images may
+have any ending. A quirk: an image's objects are the classes under which the list names it; other classes in
+its mask are background, as in evaluations that draw (image, class) from these lists.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+from functools import partial
+from pathlib import Path
+
+import numpy as np
+
+from kvstore.contracts import Annotations, Dataset, ImageRecord
+from kvstore.datasets import Lazy, read_file, storable
+from kvstore.errors import DatasetError, ImageError
+
+from . import _class_maps  # noqa: TID252 - the recipes' package has no fixed name
+
+SPLITS = ("fold0", "fold1", "fold2", "fold3")
+
+#: Fold i has the five classes from the (5 i + 1)-th.
+CLASSES = (
+    *("aeroplane", "bicycle", "bird", "boat", "bottle"),
+    *("bus", "car", "cat", "chair", "cow"),
+    *("diningtable", "dog", "horse", "motorbike", "person"),
+    *("pottedplant", "sheep", "sofa", "train", "tvmonitor"),
+)
+
+_VOID = 255
+_LISTS = ("splits/pascal/val", "splits/val", "val", ".")
+_IMAGES = ("JPEGImages", "VOC2012/JPEGImages", "VOCdevkit/VOC2012/JPEGImages")
+_MASKS = ("SegmentationClassAug", "SegmentationClass")
+_VOC = "curl -O http://host.robots.ox.ac.uk/pascal/VOC/voc2012/VOCtrainval_11-May-2012.tar"
+_HSNET = "data/splits/pascal/val of github.com/juhongm999/hsnet"
+
+
+def load(root: Path | None, split: str | None) -> Dataset:
+    """The images of one fold's list; `DatasetError` says what is missing or malformed."""
+    root, split = root or Path("data/pascal5i"), split or SPLITS[0]
+    photos = _class_maps.first(
+        "pascal5i", root, _IMAGES, f"{_VOC} && tar xf VOCtrainval_11-May-2012.tar -C {root}"
+    )
+    masks = _class_maps.first("pascal5i", photos.parent, _MASKS, f"{_VOC}, or the augmented masks of SBD")
+    listed = _class_maps.first(
+        "pascal5i", root, [f"{place}/{split}.txt" for place in _LISTS], f"copy {_HSNET} to {root}/splits/val"
+    )
+    own = listed.with_name("classes.txt")
+    classes = _class_maps.lines(own) if own.is_file() else CLASSES
+    named = list(_named(listed, classes).items())
+    files = {path.stem: path.name for path in sorted(photos.iterdir())}
+
+    def record(place: int) -> ImageRecord:
+        name, categories = named[place]
+        file = files.get(name, f"{name}.jpg")
+        annotate = partial(_annotate, masks, f"{name}.png", place, classes, categories)
+        shown = (photos / file).relative_to(root).as_posix()
+        return ImageRecord(storable(shown), read_file(photos, file), annotate)
+
+    sources = (listed, own) if own.is_file() else (listed,)
+    return Dataset("pascal5i", split, Lazy(len(named), record), root, sources)
+
+
+def _named(path: Path, classes: Sequence[str]) -> dict[str, set[str]]:
+    """Image name -> the categories under which a list of ``name__class`` has it, in the list's order."""
+    named: dict[str, set[str]] = {}
+    for line in _class_maps.lines(path):
+        name, _, number = line.rpartition("__")
+        if not name or not number.isdecimal() or not 1 <= int(number) <= len(classes):
+            raise DatasetError(
+                f"{path}: {line!r} is no name__class with a class from 1 to {len(classes)}; get {_HSNET}"
+            )
+        named.setdefault(name, set()).add(classes[int(number) - 1])
+    return named
+
+
+def _annotate(
+    folder: Path,
+    file: str,
+    place: int,
+    classes: Sequence[str],
+    categories: set[str],
+    width: int,
+    height: int,
+    orientation: int,
+) -> Annotations:
+    """The objects of some categories. A palette (mode P) or grey (mode L) PNG: both hold class numbers."""
+    image = _class_maps.opened(folder, file)
+    if image.mode not in ("P", "L"):
+        raise ImageError(
+            "unreadable", f"mask {file!r} has mode {image.mode}; class numbers are of mode P or L"
+        )
+    names = dict(enumerate(classes, 1))
+    upright = (width, height, orientation)
+    found = _class_maps.told(np.asarray(image), names, _VOID, file=file, place=place, upright=upright)
+    return replace(found, objects=tuple(thing for thing in found.objects if thing.category in categories))
