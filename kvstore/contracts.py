@@ -6,7 +6,7 @@ top left corner of the top left pixel; a box is ``(x0, y0, x1, y1)``, its far ed
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, Protocol
@@ -146,6 +146,7 @@ class Dataset:
 
     `sources` are the annotation files read (their bytes enter the fingerprint); `identity` is whatever else
     tells this data set from another (a seed, a size). `images` may build its records on access.
+    `categories` are the names of all categories by the data set's own numbers, those without an image too.
     """
 
     name: str
@@ -157,6 +158,7 @@ class Dataset:
     pairs: Sequence[Pair] = ()
     questions: Sequence[Question] = ()
     clips: Sequence[Clip] = ()
+    categories: Mapping[int, str] = field(default_factory=dict)
 
 
 class DatasetRecipe(Protocol):
@@ -247,7 +249,8 @@ class Layout:
 class Inputs:
     """One image, preprocessed: what its family's encoder takes, on the CPU.
 
-    pixels   float32; LLaVA families [tiles, 3, height, width], Qwen [grid rows * grid columns, channels]
+    pixels   float32; LLaVA families [tiles, 3, height, width], Qwen [grid rows * grid columns, channels],
+             encoders alone [3, height, width]
     size     (width, height) of the upright image
     extra    further per-image arguments of the family (Qwen: ``grid_thw``)
     """
@@ -262,8 +265,10 @@ class Inputs:
 class Encoded:
     """What the vision side gives for a batch: a list over images.
 
-    tokens    [tokens, hidden] per image: what enters the language model (newlines included), projected
-    encoder   {layer: [patches, width]} per image: hidden states at the patch grid, when asked for
+    tokens    [tokens, hidden] per image: what enters the language model (newlines included), projected;
+              empty where there is no language model
+    encoder   {layer: [patches, width]} per image: hidden states at the patch grid, when asked for, numbered
+              as transformers' ``hidden_states``: 0 the embeddings, n the output of layer n
     """
 
     tokens: list[torch.Tensor]
@@ -275,13 +280,16 @@ class Family(Protocol):
 
     A family states only its differences; loading, prompting, capture and pooling exist once in the engine.
     Where images of one prompt are not taken as each of them alone would be, it may also have
-    ``several(config, processor, images) -> list[Inputs]``.
+    ``several(config, processor, images) -> list[Inputs]``. A vision encoder alone has no prompt: its
+    ``IMAGE_START`` is None, it has no ``position_ids``, and its layouts count patches only.
     """
 
     MODEL_TYPES: tuple[str, ...]  # values of ``config.model_type``
     ALIASES: dict[str, str]  # short name -> hub id
     TINY: str  # name of the family's built-in tiny model
-    IMAGE_START: str  # text right before the image placeholder that belongs to it ("" or "<|vision_start|>")
+    IMAGE_START: (
+        str | None
+    )  # text before the image's placeholder that belongs to it, "" or "<|vision_start|>"
 
     def tiny(self, folder: Path) -> None:
         """Write the family's built-in tiny model (weights, processor, tokenizer) into `folder`."""

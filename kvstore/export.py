@@ -58,11 +58,11 @@ def export(
     or cannot be written, `DatasetError` for an image that cannot be read, `NoSpaceError` for a full disk.
     """
     recipe: ExportRecipe = recipes.load(FORMATS, format_)
-    target = _vacant(folder)
+    vacant(folder)
     dataset = datasets.load(name, root, split, limit)
     if not dataset.images:
         raise DatasetError(f"{name} has no images to export{f' in split {split}' if split else ''}")
-    with _disk_errors(target), _aside(target) as aside:
+    with written_whole(folder) as aside:
         recipe.write(dataset, aside)
     return dataset
 
@@ -94,7 +94,18 @@ def of_image(record: ImageRecord) -> Iterator[None]:
 # --------------------------------------------------------------------------------- the folder, all or nothing
 
 
-def _vacant(folder: Path) -> Path:
+@contextmanager
+def written_whole(folder: Path) -> Iterator[Path]:
+    """A folder to write into that appears as `folder` at the end, whole or not at all.
+
+    Raises `UsageError` for a folder that is not empty or cannot be written, `NoSpaceError` for a full disk.
+    """
+    target = vacant(folder)
+    with _disk_errors(target), _aside(target) as aside:
+        yield aside
+
+
+def vacant(folder: Path) -> Path:
     """The folder's real path; `UsageError` unless it can appear there at once."""
     try:
         target = folder.expanduser().resolve()

@@ -13,6 +13,7 @@ _OF_DATASET = (
     "expression",
     "void",
     "frame",
+    "category",
     "pair",
     "pair_keypoint",
     "question",

@@ -155,6 +155,17 @@ comment on column caption.image_id is 'image it describes';
 comment on column caption.number is 'which of the image''s captions, from 0';
 comment on column caption.text is 'the caption, verbatim';
 
+create table if not exists category (
+    dataset_id varchar not null,
+    number integer not null,
+    name varchar not null,
+    primary key (dataset_id, number),
+);
+comment on table category is 'one row per category of a data set whose recipe numbers them';
+comment on column category.dataset_id is 'data set';
+comment on column category.number is 'the data set''s own number';
+comment on column category.name is 'its name, as in object.category';
+
 create table if not exists pair (
     dataset_id varchar not null,
     pair_id integer not null,

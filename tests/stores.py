@@ -64,6 +64,22 @@ def make_store(
     return made
 
 
+def fill_catalog(
+    store: Store,
+    image_ids: Sequence[int],
+    layers: Sequence[int],
+    heads: int,
+    width: int,
+    grid: tuple[int, int],
+    cell: float,
+) -> None:
+    """The catalog of a store whose only run, 'run', has values in Lance already."""
+    with store.publish() as con:
+        _fill_images(con, image_ids, heads, width, grid, cell)
+        patches = grid[0] * grid[1] * len(image_ids)
+        _fill_run(con, "run", {"patch_kv": 1}, image_ids, layers, ("value",), grid, cell, patches)
+
+
 def write_tables(
     folder: Path, run: str, vectors: dict[str, Array], layers: Sequence[int], image_ids: Sequence[int]
 ) -> dict[str, int]:
@@ -115,7 +131,7 @@ def _table(axes: dict[str, Sequence[int]], vectors: dict[str, Array]) -> pa.Tabl
 
 
 def _fill_images(
-    con: Any, image_ids: Sequence[int], heads: int, width: int, grid: tuple[int, int], cell: int
+    con: Any, image_ids: Sequence[int], heads: int, width: int, grid: tuple[int, int], cell: float
 ) -> None:
     con.execute(
         "insert into model values ('model', 'model', 'model', 'r0', 'llava_onevision', 'Nothing',"
@@ -128,7 +144,7 @@ def _fill_images(
         [len(image_ids)],
     )
     for image_id in image_ids:
-        size = [grid[1] * cell, grid[0] * cell]
+        size = [round(grid[1] * cell), round(grid[0] * cell)]
         con.execute(
             "insert into image values (?, sha256(?), ?, ?, 'PNG', 1, 100)",
             [image_id, str(image_id), *size],
@@ -146,7 +162,7 @@ def _fill_run(
     layers: Sequence[int],
     sites: Sequence[str],
     grid: tuple[int, int],
-    cell: int,
+    cell: float,
     tokens: int,
 ) -> None:
     rows, columns = grid

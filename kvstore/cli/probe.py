@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from pathlib import Path
 from typing import Annotated
 
 import typer
@@ -20,6 +21,14 @@ def command(
     heads: Annotated[
         str, typer.Option(help="each KV head, concat (all heads of a layer as one vector), or both.")
     ] = "each",
+    export: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="DIR",
+            help="Also write the masks of the best image value (of --site, where one is named) into this new"
+            " folder, as the benchmark's official evaluation reads them.",
+        ),
+    ] = None,
     device: Annotated[str | None, typer.Option(help="cuda, cuda:1, cpu; default the best there is.")] = None,
     format: FormatOption = "table",  # noqa: A002
     store: StoreOption = STORE,
@@ -32,6 +41,7 @@ def command(
 
     Example: kvstore probe correspondence --run shapes-tiny-onevision --site value --layers 0-27
     """
+    from kvstore import submission
     from kvstore.cli import output
     from kvstore.prefill.options import layer_list
     from kvstore.probes import Request, check_heads, find
@@ -42,6 +52,8 @@ def command(
     probe, opened = find(name), Store.open(store)
     with opened.connect() as con:
         run_id = only_run(con, run)
+    if export:
+        submission.check(name, export)
     sites = tuple(part.strip() for part in (site or "").split(",") if part.strip())
     chosen = layer_list(layers, _MOST_LAYERS) if layers else ()
     outcome = probe.predict(opened, Request(run_id, sites, chosen, check_heads(heads), device))
@@ -50,6 +62,12 @@ def command(
         f" {outcome.rows} predictions written",
         file=sys.stderr,
     )
+    if export:
+        best = submission.best(opened, run_id, name, sites[0] if len(sites) == 1 else None)
+        files = submission.write(opened, best, export)
+        print(
+            f"{files} files of {best.site}, layer {best.layer}, head {best.head} in {export}", file=sys.stderr
+        )
     output.write(run_analysis(opened, "best_layer", {"run": run_id, "probe": name}), format)
 
 

@@ -1,7 +1,7 @@
-"""What a data set says across images, into the catalog: pairs, questions, frames of clips.
+"""What a data set says across images, into the catalog: categories, pairs, questions, frames of clips.
 
-Each goes in once all of its images are in the store. What is there already is left as it is, so that a larger
---limit adds only what is new.
+What is of images goes in once all of them are in the store. What is there already is left as it is, so that
+a larger --limit adds only what is new.
 """
 
 from __future__ import annotations
@@ -40,12 +40,17 @@ def store(con: DuckDBPyConnection, dataset_id: str, dataset: Dataset, image_of: 
         for pair in dataset.pairs
         if pair.pair_id not in known and pair.source in image_of and pair.target in image_of
     ]
+    known = _known(con, "category", "number", dataset_id)
+    categories = [
+        {"number": number, "name": name} for number, name in dataset.categories.items() if number not in known
+    ]
     known = _known(con, "question", "question_id", dataset_id)
     questions = [
         asked
         for asked in dataset.questions
         if asked.question_id not in known and all(name in image_of for name in asked.images)
     ]
+    _insert(con, dataset_id, "category", categories)
     _insert(con, dataset_id, "pair", [_pair(pair, image_of) for pair in pairs])
     _insert(con, dataset_id, "pair_keypoint", [row for pair in pairs for row in _points(pair)])
     _insert(con, dataset_id, "question", [_question(asked) for asked in questions], _QUESTION)

@@ -31,6 +31,8 @@ with orphans as (
     select 'frame', 'image_id', dataset_id || ' ' || image_id
     from frame anti join dataset_image using (dataset_id, image_id)
     union all
+    select 'category', 'dataset_id', dataset_id from category anti join dataset using (dataset_id)
+    union all
     select 'question', 'dataset_id', dataset_id from question anti join dataset using (dataset_id)
     union all
     select 'question', 'question_id', dataset_id || ' ' || question_id

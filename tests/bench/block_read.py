@@ -39,9 +39,9 @@ def measure() -> list[Figure]:
         shutil.rmtree(folder)
 
 
-def _fill(folder: Path) -> None:
-    lance = folder / "lance"
-    lance.mkdir()
+def fill(lance: Path, images: int) -> Buffer:
+    """Write values of images 0, 1, ..., the same every `WINDOW` images; the buffer holds a window's."""
+    lance.mkdir(parents=True, exist_ok=True)
     schemas = tables.schemas(SHAPE)
     write.create(lance, "run", schemas)
     buffer = Buffer(SHAPE, "cpu")
@@ -50,11 +50,16 @@ def _fill(folder: Path) -> None:
         if name != "good":
             memory.normal_()
     writer = Writer(lance, "run", schemas, {"value": SHAPE.layers}, [buffer], lambda *_: None)
-    for first in range(0, IMAGES, WINDOW):
+    for first in range(0, images, WINDOW):
         rows = [(first + i, (first + i) * PATCHES, block) for i, block in enumerate(blocks)]
         writer.put(Window(writer.buffer(), rows, Progress()))
     writer.close()
     vectors.optimize(lance, "run", compact=False)
+    return buffer
+
+
+def _fill(folder: Path) -> None:
+    buffer = fill(folder / "lance", IMAGES)
     with (folder / "plain.bin").open("wb") as file:
         for _ in range(IMAGES // WINDOW):
             file.write(buffer.memory["value"].numpy().view("u1").data)
