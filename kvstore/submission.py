@@ -76,11 +76,9 @@ def best(store: Store, run_id: str, probe: str, site: str | None = None) -> Chos
 
 
 def check(probe: str, folder: Path) -> None:
-    """Raises `UsageError` for a probe that predicts no masks of pixels, and for a folder that is not empty."""
+    """Raises `UsageError` for a probe that predicts no masks of pixels, or a folder that is not empty."""
     if probe not in LAYOUTS:
-        raise UsageError(
-            f"probe '{probe}' has no masks to export; those that have: {', '.join(LAYOUTS)}"
-        )
+        raise UsageError(f"probe '{probe}' has no masks to export; those that have: {', '.join(LAYOUTS)}")
     vacant(folder)
 
 

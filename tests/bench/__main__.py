@@ -15,7 +15,17 @@ import torch
 
 from tests.bench.figure import Figure
 
-NAMES = ("help_time", "lance_writing", "capture", "whole_ingest", "block_read", "many_runs", "memory")
+NAMES = (
+    "help_time",
+    "lance_writing",
+    "capture",
+    "whole_ingest",
+    "block_read",
+    "many_runs",
+    "memory",
+    "matching",
+    "probe_memory",
+)
 RESULTS = Path(__file__).parent / "results"
 
 

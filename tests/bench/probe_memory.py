@@ -1,0 +1,66 @@
+"""Peak memory of each probe on a store of 16 images and on one of 160, each in a process of its own.
+
+Drawn scenes (frames of clips for tracking) through the trained tiny-onevision, image values of two layers. The
+floor is what torch, DuckDB and Lance take to be loaded at all.
+"""
+
+from __future__ import annotations
+
+import resource
+import shutil
+import subprocess
+import sys
+import tempfile
+from pathlib import Path
+
+from kvstore import probes
+from kvstore.prefill import ingest
+from kvstore.prefill.options import Options
+from kvstore.store import Store
+from tests.bench.figure import Figure
+
+FEW, MANY = 16, 160
+
+
+def measure() -> list[Figure]:
+    """Peak resident memory of every probe there is."""
+    folder = Path(tempfile.mkdtemp(prefix="kvstore-bench-"))
+    try:
+        for split in ("test", "clips"):
+            for images in (FEW, MANY):
+                _ingest(folder, split, images)
+        return [_figure(folder, name) for name in probes.listing()]
+    finally:
+        shutil.rmtree(folder)
+
+
+def _ingest(folder: Path, split: str, images: int) -> None:
+    options = Options(
+        "shapes", "tiny-onevision", split=split, limit=images, sites=("value",), layers="3,4", run="run"
+    )
+    plan, meter = ingest.plan(options), ingest.Meter()
+    store = Store.open(folder / f"{split}{images}", create=True)
+    ingest.ingest(store, plan, ingest.look(plan, meter), meter)
+
+
+def _figure(folder: Path, probe: str) -> Figure:
+    split = "clips" if probe == "tracking" else "test"
+    few, many = (_peak(folder / f"{split}{images}", probe) for images in (FEW, MANY))
+    growth = many / few - 1
+    note = f"{many:.0f} MB on {MANY} images against {few:.0f} MB on {FEW}"
+    return Figure(f"memory of {probe}, 10 x as many images", growth, "more", "under 0.2", growth < 0.2, note)
+
+
+def _peak(store: Path, probe: str) -> float:
+    program = [sys.executable, "-m", "tests.bench.probe_memory", str(store), probe]
+    done = subprocess.run(program, check=True, capture_output=True, text=True)
+    return float(done.stdout.splitlines()[-1])
+
+
+def _probe(store: Path, probe: str) -> None:
+    probes.find(probe).predict(Store.open(store), probes.Request("run"))
+    print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024 / 1e6)  # Linux counts in KiB
+
+
+if __name__ == "__main__":
+    _probe(Path(sys.argv[1]), sys.argv[2])
