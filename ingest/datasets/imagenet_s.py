@@ -57,7 +57,9 @@ def load(root: Path | None, split: str | None) -> Dataset:
         annotate = partial(_annotate, masks, mask, place, names)
         return ImageRecord(storable(files[place]), read_file(root, files[place]), annotate)
 
-    return Dataset("imagenet_s", f"{size}-validation", Lazy(len(files), record), root, (ids, *words))
+    return Dataset(
+        "imagenet_s", f"{size}-validation", Lazy(len(files), record), root, (ids, *words), categories=names
+    )
 
 
 def _names(wnids: Sequence[str], files: Sequence[Path]) -> list[str]:

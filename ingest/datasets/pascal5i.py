@@ -59,11 +59,13 @@ def load(root: Path | None, split: str | None) -> Dataset:
         name, categories = named[place]
         file = files.get(name, f"{name}.jpg")
         annotate = partial(_annotate, masks, f"{name}.png", place, classes, categories)
-        shown = (photos / file).relative_to(root).as_posix()
-        return ImageRecord(storable(shown), read_file(photos, file), annotate)
+        path = (photos / file).relative_to(root).as_posix()
+        return ImageRecord(storable(path), read_file(photos, file), annotate)
 
     sources = (listed, own) if own.is_file() else (listed,)
-    return Dataset("pascal5i", split, Lazy(len(named), record), root, sources)
+    shown = {name for _, categories in named for name in categories}
+    numbers = {number: name for number, name in enumerate(classes, 1) if name in shown}
+    return Dataset("pascal5i", split, Lazy(len(named), record), root, sources, categories=numbers)
 
 
 def _named(path: Path, classes: Sequence[str]) -> dict[str, set[str]]:

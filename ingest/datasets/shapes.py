@@ -12,7 +12,7 @@ from pathlib import Path
 from kvstore.contracts import Annotations, Clip, Dataset, ImageRecord
 from kvstore.datasets import Lazy
 
-from . import _blocks, _clips, _language, _scenes  # noqa: TID252 - the recipes' package has no fixed name
+from . import _blocks, _clips, _language, _scenes, _things  # noqa: TID252 - the recipes' package has no fixed name
 
 SPLITS = ("test", "train", "val", "clips")
 MODEL = "tiny-onevision"  # nothing is downloaded to try it
@@ -33,6 +33,7 @@ def load(root: Path | None, split: str | None) -> Dataset:
         identity=identity | {"language": _language.VERSION},
         pairs=_blocks.Found(partial(_blocks.pairs, split, count)),
         questions=_blocks.Found(partial(_blocks.questions, split, count)),
+        categories=dict(enumerate(_things.KINDS, 1)),
     )
 
 

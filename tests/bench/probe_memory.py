@@ -1,7 +1,7 @@
 """Peak memory of each probe on a store of 16 images and on one of 160, each in a process of its own.
 
-Drawn scenes (frames of clips for tracking) through the trained tiny-onevision, image values of two layers. The
-floor is what torch, DuckDB and Lance take to be loaded at all.
+Drawn scenes (frames of clips for tracking) through the trained tiny-onevision, image values of two layers.
+The floor is what torch, DuckDB and Lance take to be loaded at all.
 """
 
 from __future__ import annotations
