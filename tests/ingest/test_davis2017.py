@@ -1,0 +1,253 @@
+"""DAVIS 2017: genuine clips of both kinds of mask, and drawn clips written in its layout and read back."""
+
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from kvstore import datasets, masks, recipes
+from kvstore.contracts import Annotations, Clip, Dataset, ImageRecord, Object
+from kvstore.errors import DatasetError, ImageError
+from kvstore.export import export
+from kvstore.images import header
+from tests import samples
+from tests.ingesting import assert_clean, ingest, query
+from tests.tiny import noise
+
+CLIPS = ("tennis", "car-shadow", "bear")
+
+
+@pytest.fixture
+def root(tmp_path: Path) -> Path:
+    """The first two frames of the clips that are among the samples, and a list of those."""
+    genuine, root = samples.folder("DAVIS"), tmp_path / "davis"
+    for clip in CLIPS:
+        for kind, ending in (("JPEGImages", "jpg"), ("Annotations", "png")):
+            (root / kind / "480p" / clip).mkdir(parents=True)
+            for number in range(2):
+                file = f"{kind}/480p/{clip}/{number:05d}.{ending}"
+                shutil.copy(genuine / file, root / file)
+    listed(root, "val", *CLIPS)
+    return root
+
+
+def listed(root: Path, split: str, *clips: str) -> None:
+    path = root / "ImageSets" / "2017" / f"{split}.txt"
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text("".join(f"{clip}\n" for clip in clips))
+
+
+def annotated(dataset: Dataset, place: int) -> Annotations:
+    record = dataset.images[place]
+    head = header(record.read())
+    return record.annotate(head.width, head.height, head.orientation)
+
+
+def values(root: Path, clip: str, number: int) -> np.ndarray[Any, Any]:
+    return np.asarray(Image.open(root / "Annotations" / "480p" / clip / f"{number:05d}.png"))
+
+
+# ------------------------------------------------------------------------------------------ genuine samples
+
+
+def test_clips_are_those_listed_with_their_frames_in_order(root: Path) -> None:
+    dataset = datasets.load("davis2017", root)
+    assert [(clip.name, len(clip.frames)) for clip in dataset.clips] == [(name, 2) for name in CLIPS]
+    assert dataset.clips[0].frames == (
+        "JPEGImages/480p/tennis/00000.jpg",
+        "JPEGImages/480p/tennis/00001.jpg",
+    )
+    names = [name for clip in dataset.clips for name in clip.frames]
+    assert [record.name for record in dataset.images] == names
+
+
+def test_objects_and_void_are_the_values_of_a_palette_mask(root: Path) -> None:
+    dataset = datasets.load("davis2017", root)
+    for number, areas in ((0, [17015, 362]), (1, [17675, 916])):  # pixels of tennis, counted with numpy
+        found, truth = annotated(dataset, number), values(root, "tennis", number)
+        assert [(thing.object_id, thing.category, thing.area) for thing in found.objects] == [
+            (1, "object", areas[0]),
+            (2, "object", areas[1]),
+        ]
+        for thing in found.objects:
+            assert thing.mask
+            np.testing.assert_array_equal(masks.to_array(thing.mask), truth == thing.object_id)
+            ys, xs = np.nonzero(truth == thing.object_id)
+            assert thing.box == (xs.min(), ys.min(), xs.max() + 1, ys.max() + 1)
+        assert found.void
+        np.testing.assert_array_equal(masks.to_array(found.void), truth == 255)
+
+
+def test_255_is_the_object_of_a_grey_mask(root: Path) -> None:
+    found = annotated(datasets.load("davis2017", root), 2)
+    (thing,) = found.objects
+    assert (thing.object_id, thing.area, found.void) == (1001, 41790, None)
+    assert thing.mask
+    np.testing.assert_array_equal(masks.to_array(thing.mask), values(root, "car-shadow", 0) == 255)
+
+
+def test_object_ids_stay_within_a_clip_and_differ_between_clips(root: Path) -> None:
+    dataset = datasets.load("davis2017", root)
+    ids = [[thing.object_id for thing in annotated(dataset, place).objects] for place in range(6)]
+    assert ids == [[1, 2], [1, 2], [1001], [1001], [2001], [2001]]
+    assert annotated(dataset, 4).void is None
+
+
+def test_clips_and_masks_reach_the_store(root: Path, tmp_path: Path) -> None:
+    store, outcome = ingest(tmp_path / "store", root, dataset="davis2017", layers="1", limit=4)
+    assert (outcome.images, outcome.quarantined) == (4, 0)
+    assert query(store, "select clip, number from frame order by all") == [
+        ("car-shadow", 0),
+        ("car-shadow", 1),
+        ("tennis", 0),
+        ("tennis", 1),
+    ]
+    assert query(store, "select object_id, count(*) from object group by all order by all") == [
+        (1, 2),
+        (2, 2),
+        (1001, 2),
+    ]
+    assert query(store, "select count(*) from void") == [(2,)]
+    assert_clean(store)
+
+
+# ------------------------------------------------------------------------------- what is missing, or is wrong
+
+
+def test_a_clip_that_is_listed_and_not_there_is_told_by_its_name(root: Path) -> None:
+    shutil.copy(samples.folder("DAVIS") / "ImageSets" / "2017" / "val.txt", root / "ImageSets" / "2017")
+    with pytest.raises(DatasetError) as caught:
+        datasets.load("davis2017", root)
+    assert "no JPEGImages/480p/bike-packing" in str(caught.value)
+    assert "csergi/share/davis/DAVIS-2017-trainval-480p.zip" in str(caught.value)
+    assert "list only those" in str(caught.value)
+
+
+def test_masks_that_are_missing_are_told(root: Path) -> None:
+    shutil.rmtree(root / "Annotations" / "480p" / "car-shadow")
+    with pytest.raises(DatasetError, match="no Annotations/480p/car-shadow"):
+        datasets.load("davis2017", root)
+
+
+def test_a_split_that_is_not_listed_is_told_with_its_archive(root: Path) -> None:
+    for split, archive in (("train", "2017-trainval-480p.zip"), ("test-dev", "2017-test-dev-480p.zip")):
+        with pytest.raises(DatasetError, match=rf"no ImageSets/2017/{split}\.txt in .*{archive}"):
+            datasets.load("davis2017", root, split)
+
+
+def test_a_frame_without_a_mask_is_an_error_but_in_test_dev(root: Path) -> None:
+    (root / "Annotations" / "480p" / "tennis" / "00001.png").unlink()
+    with pytest.raises(ImageError) as caught:
+        annotated(datasets.load("davis2017", root), 1)
+    assert caught.value.reason == "missing"
+    listed(root, "test-dev", "tennis")
+    dataset = datasets.load("davis2017", root, "test-dev")
+    assert len(annotated(dataset, 0).objects) == 2
+    assert annotated(dataset, 1) == Annotations()
+
+
+@pytest.mark.parametrize(
+    ("mask", "reason"),
+    [
+        (Image.new("P", (427, 240)), "changed"),
+        (Image.new("RGB", (854, 480)), "unreadable"),
+    ],
+)
+def test_a_mask_that_does_not_fit_is_refused(root: Path, mask: Image.Image, reason: str) -> None:
+    mask.save(root / "Annotations" / "480p" / "tennis" / "00000.png")
+    with pytest.raises(ImageError, match=r"tennis/00000\.png") as caught:
+        annotated(datasets.load("davis2017", root), 0)
+    assert caught.value.reason == reason
+
+
+# ---------------------------------------------------------------------------- shapes as DAVIS 2017, and back
+
+
+@pytest.fixture(scope="module")
+def written(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Dataset]:
+    """Where drawn clips were written, and what was: two clips, and the first frames of a third."""
+    target = tmp_path_factory.mktemp("exports") / "davis"
+    return target, export("shapes", "davis2017", target, split="clips", limit=36)
+
+
+def test_the_clips_read_back_are_those_drawn(written: tuple[Path, Dataset]) -> None:
+    folder, drawn = written
+    read = datasets.load("davis2017", folder)
+    assert [(clip.name, len(clip.frames)) for clip in read.clips] == [("00", 16), ("01", 16), ("02", 4)]
+    assert read.clips[1].frames[2] == "JPEGImages/480p/01/00002.png"
+    assert [record.read() for record in read.images] == [record.read() for record in drawn.images]
+
+
+def test_the_objects_read_back_are_those_drawn(written: tuple[Path, Dataset]) -> None:
+    folder, drawn = written
+    read = datasets.load("davis2017", folder)
+    same: dict[int, set[int]] = {}  # object_id as drawn -> as read
+    hidden = 0
+    for place in range(36):
+        ours, theirs = annotated(drawn, place), annotated(read, place)
+        assert [(t.box, t.area, t.mask) for t in theirs.objects] == [
+            (t.box, t.area, t.mask) for t in ours.objects
+        ]
+        assert theirs.void is None
+        for one, other in zip(ours.objects, theirs.objects, strict=True):
+            same.setdefault(one.object_id, set()).add(other.object_id)
+            assert other.object_id // 1000 == place // 16
+        hidden += len(annotated(drawn, place // 16 * 16).objects) - len(ours.objects)
+    assert all(len(ids) == 1 for ids in same.values())
+    assert len(set.union(*same.values())) == len(same) == 2 + 3 + 4  # clip n has 2 + n objects
+    assert hidden > 0  # in the first clip one object is out of sight for a while
+
+
+def test_genuine_clips_written_anew_have_the_same_masks(root: Path, tmp_path: Path) -> None:
+    export("davis2017", "davis2017", tmp_path / "new", root=root)
+    assert (tmp_path / "new" / "ImageSets" / "2017" / "val.txt").read_text().split() == list(CLIPS)
+    for clip in CLIPS:
+        for number in range(2):
+            truth = values(root, clip, number)
+            truth = truth if clip != "car-shadow" else truth == 255
+            np.testing.assert_array_equal(values(tmp_path / "new", clip, number), truth)
+            frame = Path("JPEGImages", "480p", clip, f"{number:05d}.jpg")
+            assert (tmp_path / "new" / frame).read_bytes() == (root / frame).read_bytes()
+
+
+def test_the_palette_is_that_of_davis(root: Path, tmp_path: Path) -> None:
+    export("davis2017", "davis2017", tmp_path / "new", root=root, limit=1)
+    file = Path("Annotations", "480p", "tennis", "00000.png")
+    ours, theirs = (Image.open(folder / file) for folder in (tmp_path / "new", root))
+    assert ours.mode == theirs.mode == "P"
+    assert ours.getpalette() == theirs.getpalette()
+
+
+def test_a_split_of_training_is_train_and_scenes_are_no_clips(root: Path, tmp_path: Path) -> None:
+    listed(root, "train", "bear")
+    export("davis2017", "davis2017", tmp_path / "new", root=root, split="train")
+    assert len(datasets.load("davis2017", tmp_path / "new", "train").images) == 2
+    with pytest.raises(DatasetError, match="shapes test has no clips"):
+        export("shapes", "davis2017", tmp_path / "other", limit=1)
+    assert not (tmp_path / "other").exists()
+
+
+def test_more_objects_than_a_mask_can_number_are_refused(tmp_path: Path) -> None:
+    noise((32, 8), 1).save(tmp_path / "a.png")
+    pixel = np.zeros((8, 32), bool)
+    pixel[0, 0] = True
+    mask = masks.from_array(pixel)
+    for count in (254, 255):
+        things = tuple(Object(n, "object", (0, 0, 1, 1), 1, mask=mask) for n in range(count))
+        record = ImageRecord(
+            "a.png", (tmp_path / "a.png").read_bytes, lambda w, h, o, found=things: Annotations(found)
+        )
+        dataset = Dataset("many", "val", [record], clips=(Clip("x", ("a.png",)),))
+        (tmp_path / str(count)).mkdir()
+        write = recipes.load("ingest/exports", "davis2017").write
+        if count == 254:
+            write(dataset, tmp_path / "254")
+            assert values(tmp_path / "254", "x", 0)[0, 0] == 254
+        else:
+            with pytest.raises(DatasetError, match="over 254 objects"):
+                write(dataset, tmp_path / "255")
