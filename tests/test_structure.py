@@ -120,6 +120,7 @@ def test_imports_point_one_way():
         "masks",
         "matching",
         "pairs",
+        "pixels",
         "stored",
         "vectors",
         "models",
