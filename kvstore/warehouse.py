@@ -47,6 +47,14 @@ TABLES: dict[str, dict[str, str]] = {
         "patch": "integer",
         "feature": "float[]",
     },
+    "text_kv": {
+        "text": "varchar",
+        "layer": "smallint",
+        "head": "smallint",
+        "key": "float[]",
+        "value": "float[]",
+    },
+    "text_input": {"text": "varchar", "feature": "float[]"},
 }
 #: Column of a Lance table -> site that must be in `run.sites` for it to be there.
 _SITE_OF = {"key": "key", "key_norm": "key", "value": "value", "value_norm": "value"}

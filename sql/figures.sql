@@ -224,9 +224,8 @@ create or replace macro tracked(run) as table (
             case when true_contour > 0 then true_contour_hits / true_contour else 1 end as recall,
         from pixel_counts(run, 'tracking') c
         join run r using (run_id)
-        join frame f on f.dataset_id = r.dataset_id and f.image_id = c.image_id and f.clip = c.label
-        join ends e on e.dataset_id = r.dataset_id and e.clip = f.clip
-        where f.number > e.first and f.number < e.last
+        join ends e on e.dataset_id = r.dataset_id and e.clip = c.label
+        where c.number > e.first and c.number < e.last
     )
 
     select
@@ -270,7 +269,7 @@ create or replace macro figure_items(run, of_probe) as table (
         select
             *,
             predicted + truth - shared as either,
-            (hash(object_id, number) >> 1)::bigint as expression,
+            (hash(image_id, object_id, number) >> 1)::bigint as expression,
         from pixel_counts(run, of_probe)
     ),
 

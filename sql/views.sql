@@ -31,3 +31,16 @@ comment on column patch_encoder.image_id is 'image';
 comment on column patch_encoder.layer is 'vision encoder layer; 0 is the embedding''s output';
 comment on column patch_encoder.patch is 'patch, as in patch_kv';
 comment on column patch_encoder.feature is 'hidden state at that patch';
+
+comment on view text_kv is 'one row per run, text, layer and KV head: key and value of the text''s last token (the text value)';
+comment on column text_kv.run_id is 'run; a filter on it opens that run''s table only';
+comment on column text_kv.text is 'category or expression, verbatim; prefilled at the beginning of a user turn, without an image';
+comment on column text_kv.layer is 'language model layer, from 0';
+comment on column text_kv.head is 'KV head, from 0';
+comment on column text_kv.key is 'key of its last token, after the rotary embedding; null when the run stores no keys';
+comment on column text_kv.value is 'value of its last token; null when the run stores no values';
+
+comment on view text_input is 'one row per run and text: what enters the language model at the text''s last token';
+comment on column text_input.run_id is 'run; a filter on it opens that run''s table only';
+comment on column text_input.text is 'text, as in text_kv';
+comment on column text_input.feature is 'input embedding of its last token; it knows of that token only';

@@ -22,13 +22,17 @@ PATCH_KV = "patch_kv"
 POOLED_KV = "pooled_kv"
 PATCH_INPUT = "patch_input"
 PATCH_ENCODER = "patch_encoder"
+TEXT_KV = "text_kv"
+TEXT_INPUT = "text_input"
 #: Internal: one row per image, where its patches lie in the run's tables.
 PATCH_SPAN = "patch_span"
 #: Internal: sums over images of each key position, from which key_stat is made.
 KEY_MOMENT = "key_moment"
 
-#: What people query; the views of the catalog have these names.
+#: Vectors of images that people query; the views of the catalog have these names.
 PUBLIC = (PATCH_KV, POOLED_KV, PATCH_INPUT, PATCH_ENCODER)
+#: Vectors of texts, made where a probe asks for them; views, too.
+TEXTS = (TEXT_KV, TEXT_INPUT)
 
 #: Tables with a row per patch: nearly all bytes are theirs.
 LARGE = frozenset((PATCH_KV, PATCH_INPUT, PATCH_ENCODER))
@@ -41,6 +45,7 @@ _IMAGE = pa.field("image_id", pa.int64(), nullable=False)
 _LAYER = pa.field("layer", pa.int16(), nullable=False)
 _HEAD = pa.field("head", pa.int16(), nullable=False)
 _PATCH = pa.field("patch", pa.int32(), nullable=False)
+_TEXT = pa.field("text", pa.string(), nullable=False)
 
 
 @dataclass(frozen=True, slots=True)
@@ -97,6 +102,12 @@ def schemas(shape: Shape) -> dict[str, pa.Schema]:
     return {kind: pa.schema(fields, shape.metadata()) for kind, fields in columns.items()}
 
 
+def text_schema(kind: str, widths: Mapping[str, int]) -> pa.Schema:
+    """One of the tables of `TEXTS`, with vector columns of these names and widths."""
+    axes = [_TEXT, _LAYER, _HEAD] if kind == TEXT_KV else [_TEXT]
+    return pa.schema([*axes, *_vectors(widths.items())])
+
+
 _SPAN = [
     _IMAGE,
     pa.field("first_patch", pa.int64(), False),  # patches stored before this image
@@ -113,3 +124,8 @@ def column_of(site: Site) -> tuple[str, str]:
         "encoder": (PATCH_ENCODER, "feature"),
     }
     return places[site]
+
+
+def text_column_of(site: Site) -> tuple[str, str]:
+    """Where the vectors of texts stand that are compared with a site's: table kind and column."""
+    return (TEXT_INPUT, "feature") if site == "input" else (TEXT_KV, site)

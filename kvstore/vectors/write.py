@@ -163,7 +163,7 @@ def optimize(lance_dir: Path, run_id: str, *, compact: bool = True) -> dict[str,
     The zone map is what makes a query on `image_id` read one image's rows. Files keep their rows' order.
     """
     versions = {}
-    for kind in (*tables.PUBLIC, tables.PATCH_SPAN, tables.KEY_MOMENT):
+    for kind in (*tables.PUBLIC, *tables.TEXTS, tables.PATCH_SPAN, tables.KEY_MOMENT):
         path = tables.location(lance_dir, run_id, kind)
         if not path.is_dir():
             continue
