@@ -40,7 +40,8 @@ def predicted(
         con.execute(
             "insert into mask (run_id, probe, image_id, label, object_id, number, site, layer, head, mask,"
             " x0, y0, x1, y1, predicted, truth, shared, valid)"
-            " values ('run', $probe, $image, $label, 7, $number, 'value', 1, $head, $mask, 5, 6, 25, 16, $predicted, 20, $shared, 1200)",
+            " values ('run', $probe, $image, $label, 7, $number, 'value', 1, $head, $mask, 5, 6, 25, 16,"
+            " $predicted, 20, $shared, 1200)",
             {
                 "probe": probe,
                 "image": image,
