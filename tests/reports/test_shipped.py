@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from pathlib import Path
 from typing import Any
 
@@ -9,9 +10,9 @@ import numpy as np
 import polars as pl
 import pytest
 
-from kvstore import report
+from kvstore import recipes, report
 from kvstore.query import run_analysis
-from kvstore.report import Chart, Missing
+from kvstore.report import Missing
 from kvstore.report.reading import Query
 from kvstore.report.recipe import load, read
 from tests.pairs import Pair, add_pairs
@@ -167,24 +168,44 @@ def test_constant_keys_have_share_zero_and_still_draw(store: Any) -> None:
 def test_the_best_head_is_the_highest_and_concatenated_heads_do_not_compete(store: Any) -> None:
     rows = [("value", 0, 0, 0.2), ("value", 0, 1, 0.3), ("value", 0, None, 0.9), ("value", 1, 0, 0.5)]
     fill_scores(store, [*rows, ("value", 1, 1, 0.5)])
-    found = frame(store, "layer_scores").filter(pl.col("best") & pl.col("head").is_not_null())
-    assert found.select("layer", "head", "value").rows() == [
-        (0, 1, 0.3),
-        (1, 0, 0.5),
-    ]  # a tie: the lower head
+    found = frame(store, "probe_curves").select("layer", "head", "value", "heads", "figures", "concatenated")
+    assert found.rows() == [
+        (0, 1, 0.3, [0, 1], [0.2, 0.3], 0.9),
+        (1, 0, 0.5, [0, 1], [0.5, 0.5], None),  # a tie: the lower head
+    ]
 
 
-def test_layer_curves_draw_a_chart_per_run_probe_and_metric_with_n(store: Any) -> None:
+def test_of_the_encoder_only_the_best_layer_is_drawn(store: Any) -> None:
+    fill_scores(store, [("encoder", layer, None, value) for layer, value in ((3, 0.1), (5, 0.4), (7, 0.4))])
+    assert frame(store, "probe_curves").select("layer", "value").rows() == [(5, 0.4)]
+
+
+def test_layer_curves_draw_a_panel_of_each_probe_in_the_studys_order(store: Any) -> None:
     fill_scores(store, [("value", 0, 0, 0.2), ("input", 0, None, 0.25), ("encoder", 5, None, 0.4)])
-    (chart,) = blocks(store, "layer_curves")
-    assert isinstance(chart, Chart)
-    assert chart.group == "run"
-    assert "n = 40 items" in chart.caption
-    assert "best layer, 5" in chart.caption
+    with store.publish() as con:
+        for probe, metric in (("foreground", "iou"), ("mine", "m"), ("correspondence", "pck@0.05")):
+            con.execute(
+                "insert into score select * replace (? as probe, ? as metric) from score"
+                " where metric = 'pck@0.10'",
+                [probe, metric],
+            )
+    note, *charts = blocks(store, "layer_curves")
+    assert "Red rule" in note.text
+    assert "untrained" not in note.text
+    assert [chart.title for chart in charts] == ["Semantic correspondence", "Foreground", "mine"]
+    words = charts[0].chart.data.filter(pl.col("series") == "words")["words"].to_list()
+    assert words == [f"{metric}  –  model · run, n = 40 pairs" for metric in ("PCK@0.10", "PCK@0.05")]
 
 
-def test_layer_curves_draw_floors_and_the_untrained_twin(tmp_path: Path) -> None:
-    store = make_store(tmp_path / "store", runs=("run", "other", "twin")).store
+def choices(chart: Any) -> dict[str, list[str]]:
+    """What a chart's reader can choose, by the words beside it."""
+    params = chart.chart.to_dict()["params"]
+    return {one["bind"]["name"].strip(): one["bind"]["options"] for one in params if "bind" in one}
+
+
+def twin_store(folder: Path) -> Any:
+    """A store of three runs with scores: `run` and `other` of one model, `twin` of its untrained twin."""
+    store = make_store(folder, runs=("run", "other", "twin")).store
     fill_scores(store, [("value", 0, 0, 0.2), ("value", 0, 1, 0.3), ("position", 0, None, 0.1)])
     fill_scores(store, [("chance", 0, None, 0.05)])
     with store.publish() as con:
@@ -199,48 +220,71 @@ def test_layer_curves_draw_floors_and_the_untrained_twin(tmp_path: Path) -> None
                 " where run_id = 'run'",
                 [run, shift],
             )
+    return store
+
+
+def test_layer_curves_draw_floors_and_the_untrained_twin_of_each_run(tmp_path: Path) -> None:
+    store = twin_store(tmp_path / "store")
     assert frame(store, "twins").select("run_id", "twin").rows() == [("other", "twin"), ("run", "twin")]
-    chart = next(block for block in blocks(store, "layer_curves") if block.group == "run")
-    drawn = chart.chart.data
-    assert sorted(drawn.select("series", "layer", "head", "value").rows(), key=str) == [
-        ("chance", 0, None, 0.05),
-        ("image values", 0, 0, 0.2),
-        ("image values", 0, 1, 0.3),
-        ("position only", 0, None, 0.1),
-        ("untrained twin", 0, 1, pytest.approx(0.05)),
+    note, chart = blocks(store, "layer_curves")
+    mine = chart.chart.data.filter(pl.col("who") == "model · run").select(
+        "series", "head", "value", "figures"
+    )
+    assert mine.rows() == [
+        ("chance", None, 0.05, None),
+        ("position only", None, 0.1, None),
+        ("image values", 1, 0.3, [0.2, 0.3]),
+        ("untrained twin", 1, 0.05, None),
+        ("words", None, None, None),
     ]
-    for told in ("dashed rule: position only", "dotted rule: chance", "untrained twin (twin, n = 40)"):
+    assert "Grey dashed line" in note.text
+    for told in ("violet dashed: position only (the target", "violet dotted: chance (a target patch drawn"):
         assert told in chart.caption
-    (alone,) = (block for block in blocks(store, "layer_curves") if block.group == "twin")
-    assert "untrained twin" not in alone.caption
 
 
-def test_layer_curves_have_a_panel_and_a_table_of_each_probe(tmp_path: Path) -> None:
-    store = make_store(tmp_path / "store", images=8).store
-    bits = [("value", 0, 0, "1100"), ("value", 0, 1, "1110"), ("position", 0, None, "0100")]
-    with store.publish() as con:
-        for image in range(1, 9):
-            con.executemany(
-                "insert into segment values ('run', 'foreground', ?, ?, ?, ?, ?, '1110')",
-                [(image, *one) for one in bits],
-            )
-    figures = frame(store, "bootstrap", probe="foreground")
-    with store.publish() as con:
-        con.register("figures", figures.to_arrow())
-        con.execute("insert into score by name select * from figures")
-        con.unregister("figures")
-    iou, per_image, table = blocks(store, "layer_curves")
-    assert (iou.title, per_image.title) == ("Foreground, IoU", "Foreground, IoU per image")
-    assert "every patch taken for foreground" in iou.caption
-    assert table.title == "Best layer and head of foreground, held out"
-    best = table.rows.filter(pl.col("metric") == "iou").select("site", "layer", "head", "value").rows()
-    assert best == [
-        ("value", 0, 1, 1.0),
-        ("chance", None, None, 0.75),
-        ("position", None, None, pytest.approx(1 / 3)),
+def test_layer_curves_offer_every_run_the_untrained_last(tmp_path: Path) -> None:
+    _, chart = blocks(twin_store(tmp_path / "store"), "layer_curves")
+    runs = ["model · other", "model · run", "model-untrained · twin"]
+    assert choices(chart) == {"Model and run": runs}
+    rows = chart.chart.data.filter(pl.col("who") == runs[2])
+    assert "untrained twin" not in set(rows["series"])
+
+
+def test_one_run_of_one_figure_leaves_nothing_to_choose(store: Any) -> None:
+    fill_scores(store, [("value", 0, 0, 0.2)])
+    _, chart = blocks(store, "layer_curves")
+    assert choices(chart) == {}
+
+
+def test_more_runs_than_a_chart_may_hold_get_more_charts(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    report_code = (recipes.SHIPPED / "reports/layer_curves.py").read_text()
+    recipe = read("layer_curves")
+    small = dataclasses.replace(recipe, source=report_code.replace("MAX_ROWS:", "9:").encode())
+    with twin_store(tmp_path / "store").connect() as con:
+        _, *charts = load(small).build(Query(con))
+    assert [chart.title for chart in charts] == [
+        "Semantic correspondence, runs 1 of 2",
+        "Semantic correspondence, runs 2 of 2",
     ]
-    (outcome,) = report.build(store, ["layer_curves"])
-    assert (outcome.result, outcome.error) == ("built", "")
+    drawn = [set(chart.chart.data["who"]) for chart in charts]
+    assert drawn == [{"model · other"}, {"model · run", "model-untrained · twin"}]
+    assert len({chart.name for chart in charts}) == 2
+
+
+def test_the_real_sizes_of_seven_billion_parameters_fit_into_one_chart(tmp_path: Path) -> None:
+    store = make_store(tmp_path / "store", runs=("a", "b", "c")).store
+    with store.publish() as con:
+        con.execute(
+            "insert into score select run, 'correspondence', metric, site, layer, head, layer / 28, 0, 1, 9"
+            " from (values ('a'), ('b'), ('c')) runs(run), (values ('key'), ('value')) sites(site),"
+            " (values ('pck@0.05'), ('pck@0.10'), ('pck@0.15'), ('pck_image@0.10')) metrics(metric),"
+            " range(28) layers(layer), range(4) heads(head)"
+        )
+    _, chart = blocks(store, "layer_curves")
+    assert chart.chart.data.height == 3 * 4 * (2 * 28 + 1)
+    assert sum(len(figures) for figures in chart.chart.data["figures"].drop_nulls()) == 3 * 4 * 2 * 112
 
 
 def test_overview_counts_what_the_store_holds(store: Any) -> None:

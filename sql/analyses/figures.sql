@@ -1,0 +1,50 @@
+-- figures: one row per probe and metric: its name for people, whether it is the probe's main one, what its floors are
+-- What a metric counts stands at macro figure_items. `place` orders probes as the study does, and the metrics in them;
+-- `position` and `chance` say what the two floors of that name do.
+select
+    place,
+    probe,
+    metric,
+    title,
+    shown,
+    row_number() over (partition by probe order by place) = 1 as main,
+    items,
+    position,
+    chance,
+from (
+    values
+    (1, 'correspondence', 'pck@0.10', 'Semantic correspondence', 'PCK@0.10', 'pairs', 'relative place', 'random patch'),
+    (2, 'correspondence', 'pck@0.05', 'Semantic correspondence', 'PCK@0.05', 'pairs', 'relative place', 'random patch'),
+    (3, 'correspondence', 'pck@0.15', 'Semantic correspondence', 'PCK@0.15', 'pairs', 'relative place', 'random patch'),
+    (4, 'correspondence', 'pck_image@0.10', 'Semantic correspondence', 'PCK@0.10 per image', 'pairs', 'relative place', 'random patch'),
+    (5, 'tracking', 'jf', 'Temporal correspondence', 'J&F', 'objects of clips', 'places', 'all'),
+    (6, 'tracking', 'j', 'Temporal correspondence', 'J mean', 'objects of clips', 'places', 'all'),
+    (7, 'tracking', 'f', 'Temporal correspondence', 'F mean', 'objects of clips', 'places', 'all'),
+    (8, 'fewshot-segmentation', 'miou', 'Few-shot foreground segmentation', 'mIoU', 'episodes', 'places', 'all'),
+    (9, 'fewshot-segmentation', 'fb_iou', 'Few-shot foreground segmentation', 'FB-IoU', 'episodes', 'places', 'none'),
+    (10, 'cosegmentation', 'jaccard', 'Co-segmentation', 'Jaccard', 'images', 'places', 'all'),
+    (11, 'cosegmentation', 'precision', 'Co-segmentation', 'precision', 'images', 'places', 'none'),
+    (12, 'semantic-segmentation', 'miou', 'Semantic segmentation', 'mIoU', 'images', 'labels', 'random label'),
+    (13, 'referring', 'miou', 'Referring expressions', 'mIoU', 'expressions', 'truths', 'all'),
+    (14, 'referring', 'oiou', 'Referring expressions', 'oIoU', 'expressions', 'truths', 'all'),
+    (15, 'referring', 'box@0.50', 'Referring expressions', 'boxes with IoU ≥ 0.5', 'expressions', 'truths', 'all'),
+    (16, 'foreground', 'iou', 'Foreground', 'IoU', 'images', 'class means', 'all patches'),
+    (17, 'foreground', 'iou_image', 'Foreground', 'IoU per image', 'images', 'class means', 'all patches'),
+) as named(place, probe, metric, title, shown, items, at_place, by_chance)
+join (
+    values
+    ('relative place', 'the target patch at the keypoint''s own relative place'),
+    ('places', 'the same steps with what tells only where a patch is'),
+    ('labels', 'the label that most pixels of that place have in the other half of the images'),
+    ('truths', 'the mean of the true masks of the other half at each place, cut likewise; no word is read'),
+    ('class means', 'the same class means of what tells only where a patch is'),
+) as positions(at_place, position) using (at_place)
+join (
+    values
+    ('random patch', 'a target patch drawn at random, exactly'),
+    ('all', 'every pixel taken for the object'),
+    ('none', 'no pixel taken for the object'),
+    ('random label', 'a label drawn at random for each pixel, on average'),
+    ('all patches', 'every patch taken for foreground, the best of all blind guesses'),
+) as chances(by_chance, chance) using (by_chance)
+order by place
