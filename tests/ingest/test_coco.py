@@ -85,6 +85,40 @@ def test_real_keypoints_equal_the_person_keypoints_file() -> None:
     assert posed == sum(annotation["num_keypoints"] > 0 for annotation in official.anns.values())
 
 
+def linked(root: Path, *also: Path) -> Path:
+    """The real samples with further annotation files beside them."""
+    folder = samples.folder("coco")
+    (root / "annotations").mkdir()
+    for split in ("val2017", "train2017"):
+        (root / split).symlink_to(folder / split)
+    for path in (*(folder / "annotations").iterdir(), *also):
+        (root / "annotations" / path.name).symlink_to(path)
+    return root
+
+
+def test_real_refcocos_expressions_go_to_the_object_with_their_box(tmp_path: Path) -> None:
+    path = samples.folder("refcocos") / "refcocos_test.json"
+    dataset = datasets.load("coco", linked(tmp_path, path))
+    found = {}
+    for record in dataset.images:
+        image = decode(record.read())
+        made = record.annotate(image.width, image.height, image.orientation)
+        boxes = {thing.object_id: thing.box for thing in made.objects}
+        found |= {(record.name, said.text): boxes[said.object_id] for said in made.expressions}
+    expected = {
+        (record["image"], record["normal_caption"]): pytest.approx(record["solution"], abs=0.01)
+        for record in json.loads(path.read_text())
+    }
+    assert found == expected
+    assert len(found) == 3
+    assert dataset.sources[-1].name == "refcocos_test.json"
+    other = datasets.load("coco", tmp_path, "train2017")  # speaks of no image there
+    sizes = (Image.open(io.BytesIO(record.read())).size for record in other.images)
+    told = [record.annotate(*size, 1) for record, size in zip(other.images, sizes, strict=True)]
+    assert not any(found.expressions for found in told)
+    assert all(found.objects for found in told)
+
+
 # --------------------------------------------------------------------------------------------- made by hand
 
 
@@ -256,3 +290,28 @@ def test_an_image_resized_since_it_was_annotated_is_refused(tmp_path: Path) -> N
     record = datasets.load("coco", make(tmp_path)).images[0]
     with pytest.raises(ImageError, match="was it resized"):
         record.annotate(20, 12, 1)
+
+
+# ------------------------------------------------------------------------------------- expressions (RefCOCOs)
+
+
+def referring(root: Path, **instead: Any) -> Path:
+    """One record in RefCOCOs' form on the box of the object made by hand."""
+    record = {"image": "val2017/a.jpg", "normal_caption": "the cat", "solution": [4, 2, 14.001, 8]} | instead
+    (root / "annotations" / "refcocos_test.json").write_text(json.dumps([record]))
+    return root
+
+
+def test_expressions_without_an_object_are_left_out_where_they_say_so(tmp_path: Path) -> None:
+    make(tmp_path)
+    assert [said.object_id for said in annotated(referring(tmp_path)).expressions] == [5]
+    told = {"categories": {"empty_case": True}, "solution": []}
+    assert annotated(referring(tmp_path, **told)).expressions == ()
+    assert annotated(referring(tmp_path, image="val2017/b.jpg")).expressions == ()
+
+
+@pytest.mark.parametrize("solution", [[4, 2, 14, 8.5], [4, 2, 10, 6], [], "box", None])
+def test_an_expression_for_a_box_that_no_object_has_is_told(tmp_path: Path, solution: Any) -> None:
+    make(tmp_path)
+    with pytest.raises(DatasetError, match=r"refcocos_test\.json: \[0\] means the box .*move the file away"):
+        datasets.load("coco", referring(tmp_path, solution=solution))
