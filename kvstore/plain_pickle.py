@@ -62,7 +62,7 @@ class _Machine:
         if code not in _NAMES:
             raise ValueError(f"no opcode is {code:#04x}, byte {place}")
         return (
-            f"{self.path} holds {_NAMES[code]} at byte {place}: that is more than plain data and might run code, "
+            f"{self.path} holds {_NAMES[code]} at byte {place}: more than plain data, and it might run code, "
             "so it is not read. Get it again from its source, or have it written as JSON where it is trusted"
         )
 
