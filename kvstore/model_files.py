@@ -19,6 +19,7 @@ from kvstore.errors import ModelError
 
 _SETTINGS = ["*.json", "*.jinja", "*.txt", "*.model"]
 _WEIGHTS = ["*.safetensors"]
+_PICKLED = ["pytorch_model*.bin"]  # where a model was never published as safetensors: CLIP's at 336 pixels
 
 
 def cache_folder() -> Path:
@@ -56,7 +57,7 @@ def tiny_folder(family: ModuleType) -> Path:
             f"cannot write the model cache {folder.parent}: {error.strerror}; set KVSTORE_CACHE to a folder"
         ) from error
     try:
-        with quiet():
+        with quiet(), hushed():
             family.tiny(aside)
         with contextlib.suppress(OSError):  # another process was first: its folder holds the same
             aside.rename(folder)
@@ -91,6 +92,19 @@ def quiet() -> Iterator[None]:
             logging.enable_progress_bar()
 
 
+@contextlib.contextmanager
+def hushed() -> Iterator[None]:
+    """Hide the warnings of transformers: of every SigLIP it warns of defaults that no file asks for."""
+    from transformers.utils import logging
+
+    before = logging.get_verbosity()
+    logging.set_verbosity_error()
+    try:
+        yield
+    finally:
+        logging.set_verbosity(before)
+
+
 def snapshot(hub_id: str, tiny: str, *, weights: bool) -> Path:
     """Download (or find in the hub's cache) a snapshot; `tiny` is named when the hub cannot be reached."""
     from huggingface_hub import snapshot_download
@@ -102,7 +116,10 @@ def snapshot(hub_id: str, tiny: str, *, weights: bool) -> Path:
     )
 
     try:
-        return Path(snapshot_download(hub_id, allow_patterns=_SETTINGS + (_WEIGHTS if weights else [])))
+        folder = Path(snapshot_download(hub_id, allow_patterns=_SETTINGS + (_WEIGHTS if weights else [])))
+        if weights and not any(folder.glob("*.safetensors")):
+            folder = Path(snapshot_download(hub_id, allow_patterns=_SETTINGS + _PICKLED))
+        return folder
     except GatedRepoError:
         reason = f"'{hub_id}' asks for its licence to be accepted on the hub, and for `hf auth login`"
     except RepositoryNotFoundError:
@@ -139,18 +156,17 @@ def read_config(folder: Path) -> dict[str, object]:
     return _json(path)
 
 
-def check_settings(folder: Path) -> None:
-    """Raise `ModelError` that names the first missing file of image processor or tokenizer.
+def check_settings(folder: Path, *, text: bool = True) -> None:
+    """Raise `ModelError` that names the first missing file of image processor or, with `text`, tokenizer.
 
     An image processor may be kept in processor_config.json, a tokenizer in the files of an older kind.
     """
     settings = folder / "processor_config.json"
     inner = settings.is_file() and "image_processor" in _json(settings)
-    wanted = {
-        "preprocessor_config.json": inner,
-        "tokenizer.json": any(any(folder.glob(name)) for name in ("vocab.json", "vocab.txt", "*.model")),
-        "tokenizer_config.json": False,
-    }
+    wanted = {"preprocessor_config.json": inner}
+    if text:
+        older = any(any(folder.glob(name)) for name in ("vocab.json", "vocab.txt", "*.model"))
+        wanted |= {"tokenizer.json": older, "tokenizer_config.json": False}
     for name, elsewhere in wanted.items():
         if not elsewhere and not (folder / name).is_file():
             raise ModelError(f"'{folder}' lacks {name}; download it again")
@@ -163,6 +179,8 @@ def check_weights(folder: Path) -> None:
     for path in _weight_files(folder):
         if not path.is_file():
             raise ModelError(f"'{folder}' lacks the weight file {path.name}; download it again")
+        if path.suffix != ".safetensors":
+            continue
         try:
             with safe_open(path, framework="numpy"):
                 pass
@@ -171,14 +189,20 @@ def check_weights(folder: Path) -> None:
 
 
 def _weight_files(folder: Path) -> list[Path]:
-    """The safetensors files of a folder, as its index lists them."""
-    index = folder / "model.safetensors.index.json"
+    """The weight files of a folder, as its index lists them."""
+    name = "pytorch_model.bin" if _is_pickled(folder) else "model.safetensors"
+    index = folder / f"{name}.index.json"
     if not index.is_file():
-        return [folder / "model.safetensors"]
+        return [folder / name]
     shards = _json(index).get("weight_map")
     if not isinstance(shards, dict) or not shards:
         raise ModelError(f"{index} lists no weights; download it again")
     return [folder / str(name) for name in sorted(set(shards.values()))]
+
+
+def _is_pickled(folder: Path) -> bool:
+    """The weights are there, but not as safetensors."""
+    return any(folder.glob("pytorch_model*.bin*")) and not any(folder.glob("*.safetensors*"))
 
 
 def _json(path: Path) -> dict[str, object]:
@@ -208,9 +232,12 @@ def image_processor_type(folder: Path) -> str:
     for name in ("preprocessor_config.json", "processor_config.json"):
         found = _json(folder / name) if (folder / name).is_file() else {}
         nested = found.get("image_processor")  # where transformers 5 saves it with its processor
-        kind = (nested if isinstance(nested, dict) else found).get("image_processor_type")
+        settings = nested if isinstance(nested, dict) else found
+        # CLIP's own folders have the name of transformers 4.1
+        kind = settings.get("image_processor_type") or settings.get("feature_extractor_type")
         if kind is not None:
-            return str(kind).removesuffix("Fast").removesuffix("Pil")
+            kind = str(kind).replace("FeatureExtractor", "ImageProcessor")
+            return kind.removesuffix("Fast").removesuffix("Pil")
     return ""
 
 
@@ -236,7 +263,8 @@ def revision(folder: Path) -> str:
     """
     if folder.parent.name == "snapshots" and re.fullmatch(r"[0-9a-f]{40}", folder.name):
         return folder.name
-    names = {path.name for pattern in _SETTINGS + _WEIGHTS for path in folder.glob(pattern) if path.is_file()}
+    patterns = _SETTINGS + (_PICKLED if _is_pickled(folder) else _WEIGHTS)
+    names = {path.name for pattern in patterns for path in folder.glob(pattern) if path.is_file()}
     digest = hashlib.sha256()
     for name in sorted(names):
         digest.update(f"{name}\0{(folder / name).stat().st_size}\0".encode())

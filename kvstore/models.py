@@ -10,6 +10,7 @@ import re
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, replace
 from difflib import SequenceMatcher
+from functools import lru_cache
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -55,14 +56,23 @@ class Loaded:
     config: Any
     model: Any
     image_processor: Any
-    tokenizer: Any
     chat_template: str
     description: dict[str, Any]
 
     @property
+    def is_encoder(self) -> bool:
+        """It is a vision encoder alone: no language model, no prompt, no keys and values."""
+        return _is_encoder(self.family)
+
+    @property
+    def tokenizer(self) -> Any:
+        """The tokenizer; `ModelError` where it cannot be loaded, as of an encoder that never had one."""
+        return _tokenizer(self.folder)
+
+    @property
     def image_token_id(self) -> int:
-        """Id of the placeholder that stands for one token of the image."""
-        return int(self.config.image_token_id)
+        """Id of the placeholder that stands for one token of the image; -1 of an encoder alone."""
+        return -1 if self.is_encoder else int(self.config.image_token_id)
 
 
 # ------------------------------------------------------------------------------------------ names
@@ -121,6 +131,10 @@ def _family_of(model_type: object, folder: Path) -> tuple[str, ModuleType]:
     return known[str(model_type)]
 
 
+def _is_encoder(family: ModuleType) -> bool:
+    return family.IMAGE_START is None
+
+
 # ------------------------------------------------------------------------------- device and dtype
 
 
@@ -154,11 +168,8 @@ def load_config(name: str) -> Loaded:
     source = resolve(name)
     folder = _folder(source, weights=False)
     family_name, family = _family_of(model_files.read_config(folder).get("model_type"), folder)
-    model_files.check_settings(folder)
-    config, image_processor, tokenizer = _parts(folder)
-    template = model_files.chat_template(folder) or tokenizer.chat_template
-    if not isinstance(template, str):
-        raise ModelError(f"'{folder}' has no chat template (chat_template.jinja); prompts need one")
+    model_files.check_settings(folder, text=not _is_encoder(family))
+    config, image_processor = _config(folder), _image_processor(folder)
     return Loaded(
         name=Path(source.location).name if source.kind == "folder" else name,
         asked=name,
@@ -170,9 +181,8 @@ def load_config(name: str) -> Loaded:
         config=config,
         model=None,
         image_processor=image_processor,
-        tokenizer=tokenizer,
-        chat_template=template,
-        description=_describe(config, image_processor),
+        chat_template="" if _is_encoder(family) else _template(folder),
+        description=_describe(config, image_processor, encoder=_is_encoder(family)),
     )
 
 
@@ -199,7 +209,7 @@ def with_weights(loaded: Loaded, device: str, dtype: str) -> Loaded:
     """A model of which all else is loaded, with its weights; `ModelError` when they cannot be had."""
     folder = _folder(resolve(loaded.asked), weights=True)
     model_files.check_weights(folder)
-    return replace(loaded, model=_weights(folder, device, dtype))
+    return replace(loaded, model=_weights(folder, device, dtype, encoder=loaded.is_encoder))
 
 
 def _too_large(name: str, parameters: int, tiny: str) -> str:
@@ -222,24 +232,33 @@ def _folder(source: Source, *, weights: bool) -> Path:
     return model_files.tiny_folder(untrained[source.location.removesuffix(_UNTRAINED)])
 
 
-def _parts(folder: Path) -> tuple[Any, Any, Any]:
-    """Configuration, image processor and tokenizer of a folder."""
-    from transformers import AutoConfig, AutoTokenizer
+def _config(folder: Path) -> Any:
+    from transformers import AutoConfig
 
-    loaders: dict[str, Callable[[], Any]] = {
-        "config.json": lambda: AutoConfig.from_pretrained(folder),
-        "preprocessor_config.json": lambda: _image_processor(folder),
-        "tokenizer.json": lambda: AutoTokenizer.from_pretrained(folder),
-    }
-    parts = []
-    for file, loader in loaders.items():
-        try:
-            parts.append(loader())
-        except Exception as error:  # transformers raises whatever its parsers raise
-            raise ModelError(
-                f"{folder / file} cannot be loaded: {str(error).strip().splitlines()[0]}"
-            ) from error
-    return parts[0], parts[1], parts[2]
+    return _told(folder / "config.json", lambda: AutoConfig.from_pretrained(folder))
+
+
+@lru_cache(maxsize=8)
+def _tokenizer(folder: Path) -> Any:
+    from transformers import AutoTokenizer
+
+    return _told(folder / "tokenizer.json", lambda: AutoTokenizer.from_pretrained(folder))
+
+
+def _told(file: Path, load: Callable[[], Any]) -> Any:
+    """What `load` makes; `ModelError` that names the file when it fails."""
+    try:
+        with model_files.hushed():
+            return load()
+    except Exception as error:  # transformers raises whatever its parsers raise
+        raise ModelError(f"{file} cannot be loaded: {str(error).strip().splitlines()[0]}") from error
+
+
+def _template(folder: Path) -> str:
+    template = model_files.chat_template(folder) or _tokenizer(folder).chat_template
+    if not isinstance(template, str):
+        raise ModelError(f"'{folder}' has no chat template (chat_template.jinja); prompts need one")
+    return template
 
 
 def _image_processor(folder: Path) -> Any:
@@ -251,19 +270,25 @@ def _image_processor(folder: Path) -> Any:
 
     name = model_files.image_processor_type(folder)
     kind = getattr(transformers, f"{name}Pil", None)
-    if kind is None:
-        return transformers.AutoImageProcessor.from_pretrained(folder, backend="pil")
-    return kind.from_pretrained(folder)
+    further = {} if kind else {"backend": "pil"}
+    load = (kind or transformers.AutoImageProcessor).from_pretrained
+    return _told(folder / "preprocessor_config.json", lambda: load(folder, **further))
 
 
-def _weights(folder: Path, device: str, dtype: str) -> Any:
+def _auto(encoder: bool) -> Any:
+    """The class of transformers that finds a model's own."""
+    import transformers
+
+    return transformers.AutoModel if encoder else transformers.AutoModelForImageTextToText
+
+
+def _weights(folder: Path, device: str, dtype: str, *, encoder: bool) -> Any:
     """The model with its weights; a weight that the files lack is an error, not a random number."""
     import torch
-    from transformers import AutoModelForImageTextToText
 
     try:
         with model_files.quiet():
-            model, report = AutoModelForImageTextToText.from_pretrained(
+            model, report = _auto(encoder).from_pretrained(
                 folder, dtype=getattr(torch, dtype), output_loading_info=True
             )
     except (RuntimeError, ValueError, OSError) as error:
@@ -273,33 +298,42 @@ def _weights(folder: Path, device: str, dtype: str) -> Any:
     return model.to(device).eval().requires_grad_(False)
 
 
-def _describe(config: Any, image_processor: Any) -> dict[str, Any]:
+def vision_config(config: Any) -> Any:
+    """The vision encoder's part of a configuration; the whole of one that has no other part."""
+    return getattr(config, "vision_config", config)
+
+
+def _describe(config: Any, image_processor: Any, *, encoder: bool) -> dict[str, Any]:
     """The columns of table `model` that follow from the configuration."""
-    text, vision = config.text_config, config.vision_config
-    head_dim = getattr(text, "head_dim", None) or text.hidden_size // text.num_attention_heads
+    vision = vision_config(config)
     settings = {"class": type(image_processor).__name__, **image_processor.to_dict()}
     return {
         "architecture": (config.architectures or [type(config).__name__])[0],
-        "layers": text.num_hidden_layers,
-        "query_heads": text.num_attention_heads,
-        "kv_heads": text.num_key_value_heads,
-        "key_dim": head_dim,
-        "value_dim": head_dim,
-        "hidden_dim": text.hidden_size,
+        **(dict.fromkeys(_LANGUAGE, 0) if encoder else _language(config.text_config)),
         "encoder_layers": getattr(vision, "num_hidden_layers", None) or vision.depth,
         "encoder_dim": vision.hidden_size,
-        "parameters": _parameters(config),
+        "parameters": _parameters(config, encoder=encoder),
         "processor": json.dumps(settings, sort_keys=True, default=str),
     }
 
 
-def _parameters(config: Any) -> int:
-    """Number of weights, counted without making them."""
+#: Columns of table `model` about the language model.
+_LANGUAGE = ("layers", "query_heads", "kv_heads", "key_dim", "value_dim", "hidden_dim")
+
+
+def _language(text: Any) -> dict[str, int]:
+    head_dim = getattr(text, "head_dim", None) or text.hidden_size // text.num_attention_heads
+    heads = (text.num_attention_heads, text.num_key_value_heads)
+    figures = (text.num_hidden_layers, *heads, head_dim, head_dim, text.hidden_size)
+    return dict(zip(_LANGUAGE, figures, strict=True))
+
+
+def _parameters(config: Any, *, encoder: bool) -> int:
+    """Number of weights, counted without making them; an encoder's text tower counts."""
     import torch
-    from transformers import AutoModelForImageTextToText
 
     with torch.device("meta"):
-        return int(AutoModelForImageTextToText.from_config(config).num_parameters())
+        return int(_auto(encoder).from_config(config).num_parameters())
 
 
 # ----------------------------------------------------------------------------------------- prompt
@@ -363,6 +397,11 @@ def _rendered(
     loaded: Loaded, prefix: str, images: int = 1, question: str | None = None
 ) -> tuple[str, str, str]:
     """Head (prefix and image start included), placeholder and tail of the rendered prompt."""
+    if loaded.is_encoder:
+        raise UsageError(
+            f"model '{loaded.name}' is a vision encoder alone and reads no prompt; take a model with a "
+            f"language model, for example {model_files.command_with('tiny-onevision')}"
+        )
     placeholder = loaded.tokenizer.convert_ids_to_tokens(loaded.image_token_id)
     for what, text in (("prefix", prefix), ("question", question)):
         if placeholder in (text or ""):

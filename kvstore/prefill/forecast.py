@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from kvstore.errors import NoSpaceError
+from kvstore.models import vision_config
 from kvstore.prefill.blocks import bytes_of, table_rows
 from kvstore.prefill.plan import Plan
 from kvstore.prefill.survey import Seen
@@ -61,26 +62,33 @@ def forecast(plan: Plan, todo: Sequence[Seen], refused: int, store: Path) -> For
 
 def flops_per_token(plan: Plan) -> float:
     """About 2 FLOPs per weight and token, for the decoder layers run and the vision tower."""
-    model = plan.model.description
-    text = plan.model.config.text_config
-    vision = plan.model.config.vision_config
-    hidden, wide = model["hidden_dim"], text.intermediate_size
-    heads = model["key_dim"] * (2 * model["query_heads"] + 2 * model["kv_heads"])
-    layer = hidden * heads + 3 * hidden * wide
-    tower = (
-        model["encoder_layers"]
-        * model["encoder_dim"]
-        * (4 * model["encoder_dim"] + 3 * vision.intermediate_size)
-    )
-    flops: float = 2.0 * ((max(plan.shape.layers) + 1 if plan.shape.layers else 0) * layer + tower)
-    return flops
+    layers = plan.shape.layers
+    weights = _tower(plan) + ((max(layers) + 1) * _decoder_layer(plan) if layers else 0)
+    return 2.0 * weights
+
+
+def _decoder_layer(plan: Plan) -> int:
+    """Weights of one layer of the language model: attention and gated MLP."""
+    model, wide = plan.model.description, int(plan.model.config.text_config.intermediate_size)
+    hidden = int(model["hidden_dim"])
+    heads = int(model["key_dim"]) * (2 * int(model["query_heads"]) + 2 * int(model["kv_heads"]))
+    return hidden * heads + 3 * hidden * wide
+
+
+def _tower(plan: Plan) -> int:
+    """Weights of the vision encoder's layers, if all were gated."""
+    model, vision = plan.model.description, vision_config(plan.model.config)
+    width = int(model["encoder_dim"])
+    wide = getattr(vision, "intermediate_size", None) or vision.mlp_ratio * width
+    return int(model["encoder_layers"]) * width * (4 * width + 3 * int(wide))
 
 
 def _flops_per_second(plan: Plan) -> float:
     """Speed of a matrix product as wide as the model, on its device, in its dtype."""
     import torch
 
-    width, rows = plan.model.description["hidden_dim"], 2048
+    description = plan.model.description
+    width, rows = description["hidden_dim"] or description["encoder_dim"], 2048
     dtype = getattr(torch, plan.dtype)
     a = torch.ones(rows, width, device=plan.device, dtype=dtype)
     b = torch.ones(width, width, device=plan.device, dtype=dtype)

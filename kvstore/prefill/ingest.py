@@ -24,7 +24,7 @@ from kvstore.prefill.decode import Decoder, Ready
 from kvstore.prefill.forecast import Forecast, forecast
 from kvstore.prefill.forward import Engine, Prompt, batches
 from kvstore.prefill.moments import KeyMoments, statistics
-from kvstore.prefill.options import Options
+from kvstore.prefill.options import Options, settled
 from kvstore.prefill.plan import Plan, shape_of, windows
 from kvstore.prefill.rows import Stored
 from kvstore.prefill.survey import Seen, survey
@@ -91,6 +91,7 @@ def plan(options: Options) -> Plan:
     device = models.choose_device(options.device)
     dataset = datasets.load(options.dataset, options.root, options.split, options.limit)
     model = models.load_config(options.model)
+    options = settled(options, model)
     return Plan(
         options=options,
         dataset=dataset,
@@ -99,7 +100,7 @@ def plan(options: Options) -> Plan:
         shape=shape_of(options, model.description),
         device=device,
         dtype=models.choose_dtype(options.dtype, device),
-        head=tuple(models.prompt_ids(model, options.prefix)),
+        head=() if model.is_encoder else tuple(models.prompt_ids(model, options.prefix)),
     )
 
 

@@ -2,11 +2,19 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from kvstore.contracts import SITES, VIEWS, Site, View
 from kvstore.errors import UnknownNameError, UsageError
+
+if TYPE_CHECKING:
+    from kvstore.models import Loaded
+
+
+#: What is stored of a multimodal model unless the user says otherwise.
+DEFAULT_SITES: tuple[Site, ...] = ("value", "key", "input")
 
 
 @dataclass(frozen=True)
@@ -14,8 +22,9 @@ class Options:
     """One ingest.
 
     layers          language model layers, as text: ``0-27``, ``0,5,9-12``; None is all
-    encoder_layers  hidden states of the vision encoder, likewise, with site ``encoder``; None is the last
-    sites           what to store
+    encoder_layers  hidden states of the vision encoder, likewise, with site ``encoder``, 0 the embeddings;
+                    None is the last, of an encoder alone all
+    sites           what to store; the default stands for ``encoder`` where the model is an encoder alone
     pool            average pool x pool patches before storing; 1 stores every patch
     prefix          text placed right before the image, verbatim
     batch           most images in one forward pass; None chooses by device
@@ -28,7 +37,7 @@ class Options:
     limit: int | None = None
     layers: str | None = None
     encoder_layers: str | None = None
-    sites: tuple[Site, ...] = ("value", "key", "input")
+    sites: tuple[Site, ...] = DEFAULT_SITES
     pool: int = 1
     prefix: str = ""
     view: View = "base"
@@ -50,8 +59,36 @@ class Options:
             value = getattr(self, name)
             if value is not None and value < 1:
                 raise UsageError(f"--{name} must be at least 1, not {value}.")
-        if self.encoder_layers is not None and "encoder" not in self.sites:
+
+
+def settled(options: Options, model: Loaded) -> Options:
+    """The options with what the model decides filled in; `UsageError` for what it cannot do."""
+    if not model.is_encoder:
+        if options.encoder_layers is not None and "encoder" not in options.sites:
             raise UsageError("--encoder-layers needs --sites encoder (among others).")
+        return options
+    last = model.description["encoder_layers"]
+    remedy = _not_of_an_encoder(options, last)
+    if remedy:
+        raise UsageError(
+            f"model '{model.name}' is a vision encoder alone, without a language model: {remedy}"
+        )
+    layers = f"0-{last}" if options.encoder_layers is None else options.encoder_layers
+    return replace(options, sites=("encoder",), encoder_layers=layers)
+
+
+def _not_of_an_encoder(options: Options, last: int) -> str | None:
+    """What is asked for that only a model with a language model has, and what to do."""
+    if options.sites not in (DEFAULT_SITES, ("encoder",)):
+        asked = ", ".join(site for site in options.sites if site != "encoder")
+        return f"it has no {asked}. Leave --sites away; what it stores is site encoder."
+    if options.layers is not None:
+        return f"it has no --layers. Choose hidden states with --encoder-layers 0-{last} (0: the embeddings)."
+    if options.prefix:
+        return "no text comes before the image. Leave --prefix away."
+    if options.view != "base":
+        return f"it has no tiles for --view {options.view}. Leave --view away."
+    return None
 
 
 def site_list(text: str) -> tuple[Site, ...]:

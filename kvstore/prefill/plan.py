@@ -89,7 +89,9 @@ def shape_of(options: Options, description: dict[str, Any]) -> Shape:
     layers = layer_list(options.layers, description["layers"])
     last = description["encoder_layers"]
     encoder = (
-        layer_list(options.encoder_layers, last + 1, "encoder layer") if options.encoder_layers else (last,)
+        (last,)
+        if options.encoder_layers is None
+        else layer_list(options.encoder_layers, last + 1, "encoder layer")
     )
     return Shape(
         layers=layers if with_cache else (),

@@ -138,7 +138,7 @@ def damage(folder: Path, how: str) -> None:
     [
         ("no config", "has no config.json"),
         ("broken config", "config.json cannot be read"),
-        ("other family", "'gpt2'.*known: llava_next, llava_onevision, qwen2_5_vl"),
+        ("other family", "'gpt2'.*known: .*dinov2, .*llava_next, llava_onevision, qwen2_5_vl, siglip"),
         ("missing shard", "lacks the weight file model-00001-of-00002.safetensors"),
         ("truncated", "model.safetensors is damaged"),
         ("not safetensors", "model.safetensors is damaged"),
@@ -228,6 +228,24 @@ def test_a_hub_model_loads_from_its_snapshot(tmp_path: Path, monkeypatch: pytest
     made = models.load("some/model", "cpu")
     assert (made.name, made.source, made.revision) == ("some/model", "some/model", "ab" * 20)
     assert asked == [("some/model", False), ("some/model", True)]
+
+
+def test_weights_that_the_hub_has_only_pickled_are_fetched_so(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    import huggingface_hub
+
+    asked = []
+
+    def download(hub_id: str, allow_patterns: list[str]) -> str:
+        asked.append([name for name in allow_patterns if name.endswith((".bin", ".safetensors"))])
+        return str(tmp_path)
+
+    monkeypatch.setattr(huggingface_hub, "snapshot_download", download)
+    model_files.snapshot("some/model", "tiny-x", weights=True)
+    (tmp_path / "model.safetensors").write_bytes(b"")
+    model_files.snapshot("some/model", "tiny-x", weights=True)
+    assert asked == [["*.safetensors"], ["pytorch_model*.bin"], ["*.safetensors"]]
 
 
 def test_a_large_model_is_not_run_on_the_cpu_unasked(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -7,8 +7,9 @@ from typing import Any
 
 import pytest
 
+from kvstore import models
 from kvstore.errors import KvstoreError, UnknownNameError, UsageError
-from kvstore.prefill.options import Options, layer_list, site_list
+from kvstore.prefill.options import Options, layer_list, settled, site_list
 
 
 @pytest.mark.parametrize(
@@ -53,9 +54,18 @@ def test_sites_come_in_one_order_whatever_the_user_writes() -> None:
         ({"workers": -1}, "--workers must be at least 1, not -1"),
         ({"sites": ()}, "no site to store"),
         ({"view": "bas"}, "no view named 'bas'; did you mean 'base'"),
-        ({"encoder_layers": "0"}, "--encoder-layers needs --sites encoder"),
     ],
 )
 def test_values_out_of_range_are_told(wanted: dict[str, Any], said: str) -> None:
     with pytest.raises(KvstoreError, match=said):
         Options("folder", "tiny-onevision", root=Path(), **wanted)
+
+
+def test_what_a_model_stores_by_default_is_its_own() -> None:
+    mlm, encoder = models.load_config("tiny-onevision"), models.load_config("tiny-encoder")
+    asked = Options("folder", "")
+    assert settled(asked, mlm).sites == ("value", "key", "input")
+    assert (settled(asked, encoder).sites, settled(asked, encoder).encoder_layers) == (("encoder",), "0-4")
+    assert settled(Options("folder", "", encoder_layers="4"), encoder).encoder_layers == "4"
+    with pytest.raises(UsageError, match="--encoder-layers needs --sites encoder"):
+        settled(Options("folder", "", encoder_layers="0"), mlm)
