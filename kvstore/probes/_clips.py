@@ -119,5 +119,5 @@ def _no_clips(con: duckdb.DuckDBPyConnection, run_id: str) -> str:
     (own,) = con.execute("select dataset_id from run where run_id = $run", {"run": run_id}).fetchall()[0]
     return (
         f"data set '{own}' of run '{run_id}' has no clips. Runs of this store that have: {runs or 'none'}."
-        " Data sets with clips: davis, and shapes with --split clips."
+        " Data sets with clips: davis2017, and shapes with --split clips."
     )

@@ -437,7 +437,7 @@ def test_a_clip_without_its_first_frame_is_left_out_and_a_gap_is_passed_over(mak
 
 def test_a_run_without_clips_is_told_where_there_are_some(make_store: Make) -> None:
     made = make_store()
-    with pytest.raises(UsageError, match=r"'set' of run 'run' has no clips.*none\..*davis, and shapes"):
+    with pytest.raises(UsageError, match=r"'set' of run 'run' has no clips.*none\..*davis2017, and shapes"):
         tracking.predict(made.store, Request("run"))
     with made.store.publish() as con:
         con.execute(
