@@ -116,12 +116,14 @@ def test_imports_point_one_way():
     assert strays("warehouse", *ground, "recipes") == {}
     assert strays("report", *ground, "recipes", "query") == {}
     stored = (
+        "boundary",
         "geometry",
         "masks",
         "matching",
         "pairs",
         "pixels",
         "stored",
+        "text_values",
         "vectors",
         "models",
         "recipes",

@@ -16,14 +16,12 @@ from kvstore.model_files import shipped
 from tests.tiny import NAMES
 
 FOLDERS = shipped()
-#: tiny-qwen has no trained weights yet.
-TRAINED = tuple(name for name in NAMES if name != "tiny-qwen")
 CHECKPOINTS = sorted(name for name in FOLDERS if "-step-" in name)
-MLMS = [*TRAINED, *CHECKPOINTS]
+MLMS = [*NAMES, *CHECKPOINTS]
 
 
 def test_what_is_shipped_and_how_large_it_is() -> None:
-    assert set(FOLDERS) == {*TRAINED, "tiny-encoder", *CHECKPOINTS}
+    assert set(FOLDERS) == {*NAMES, "tiny-encoder", *CHECKPOINTS}
     assert len(CHECKPOINTS) + 1 >= 6  # with the finished model, the last of its own training
     files = [path for folder in FOLDERS.values() for path in folder.rglob("*") if path.is_file()]
     assert sum(path.stat().st_size for path in files) <= 40e6
@@ -104,7 +102,7 @@ def test_the_encoder_is_the_tower_before_the_mlm_was_trained() -> None:
     assert not all(torch.equal(before[key], after[key]) for key in shared)
 
 
-@pytest.mark.parametrize("name", TRAINED)
+@pytest.mark.parametrize("name", NAMES)
 def test_a_trained_model_answers_and_its_untrained_twin_does_not(name: str) -> None:
     """Existence and place over 12 held-out scenes, by plain generation."""
     trained, untrained = (asked(models.load(each, "cpu", "float32")) for each in (name, f"{name}-untrained"))
