@@ -250,6 +250,9 @@ def _told(file: Path, load: Callable[[], Any]) -> Any:
     try:
         with model_files.hushed():
             return load()
+    except ImportError as error:  # "X requires the Y library but it was not found. Check out ..."
+        told = str(error).strip().partition(". ")[0]
+        raise ModelError(f"{file} cannot be loaded: {told}; install it with pip") from error
     except Exception as error:  # transformers raises whatever its parsers raise
         raise ModelError(f"{file} cannot be loaded: {str(error).strip().splitlines()[0]}") from error
 

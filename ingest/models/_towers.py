@@ -2,6 +2,11 @@
 
 An image processor resizes the whole image, or its shorter side and then cuts out the middle. The encoder
 takes whole patches of what is left; a strip of less than a patch is lost on the right and at the bottom.
+
+Layers are indices of transformers' ``hidden_states``: 0 the embeddings, n the output of layer n, the last one
+before the encoder's last norm. The projector of a multimodal model takes one of its own tower's, by its
+``vision_feature_layer``: the last of LLaVA-OneVision (SigLIP without its 27th layer, so 26 there is 26 here),
+the last but one of LLaVA-NeXT (CLIP's 23 of 24).
 """
 
 from __future__ import annotations

@@ -166,10 +166,10 @@ def test_grids_of_the_genuine_sizes() -> None:
 
 def test_naflex_keeps_the_aspect_ratio_within_its_number_of_patches() -> None:
     grid = layout(loaded("siglip2 naflex"), (300, 150)).grids[0]
-    # at most 64 patches: 11 x 5 (275 / 25 each way); the processor's own count of rows and columns
+    # 80 x 40 pixels are 10 x 5 patches of 8; any larger, 11 x 6 of them would be more than 64
+    assert (grid.rows, grid.columns) == (5, 10)
     made = loaded("siglip2 naflex").image_processor(tiny.noise((300, 150)), return_tensors="pt")
-    assert [grid.rows, grid.columns] == made["spatial_shapes"][0].tolist()
-    assert grid.patches <= 64 < (grid.rows + 1) * (grid.columns + 2)
+    assert made["spatial_shapes"][0].tolist() == [5, 10]
     assert grid.box == (0, 0, 300, 150)
 
 
@@ -340,3 +340,20 @@ def test_settings_as_clip_itself_has_them(tmp_path: Path) -> None:
     before = made.revision
     (tmp_path / "pytorch_model.bin").write_bytes(b"other")
     assert models.load_config(str(tmp_path)).revision != before
+
+
+def test_a_library_that_an_image_processor_wants_is_named(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def wants(*_: object, **__: object) -> None:
+        raise ImportError("\nX requires the Torchvision library but it was not found. Check out the\npage")
+
+    loaded("dinov3").config.save_pretrained(tmp_path)
+    (tmp_path / "preprocessor_config.json").write_text(
+        '{"image_processor_type": "DINOv3ViTImageProcessorFast"}'
+    )
+    monkeypatch.setattr(t.AutoImageProcessor, "from_pretrained", wants)
+    with pytest.raises(
+        ModelError, match=r"json cannot be loaded: X requires .* not found; install it with pip$"
+    ):
+        models.load_config(str(tmp_path))

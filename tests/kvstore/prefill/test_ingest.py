@@ -152,6 +152,33 @@ def test_only_what_is_asked_for_is_stored(
     assert_clean(store)
 
 
+@pytest.mark.parametrize("name", tiny.NAMES)
+def test_a_models_own_tower_and_projector_are_stored_in_one_prefill(tmp_path: Path, name: str) -> None:
+    images = pictures(tmp_path / "images", [(196, 140)])
+    sites = ("input", "encoder")
+    store, one = ingest(tmp_path / "store", images, model=f"{name}-untrained", layers=None, sites=sites)
+    model = tiny.loaded(name)
+    made = model.image_processor(tiny.noise((196, 140)), return_tensors="pt")
+    core, further = model.model.model, {k: v for k, v in made.items() if k == "image_grid_thw"}
+    with torch.no_grad():
+        if further:  # Qwen: the merger's output, windows undone
+            given = core.get_image_features(made["pixel_values"], **further).pooler_output[0]
+        else:
+            states = core.vision_tower(made["pixel_values"][0][:1], output_hidden_states=True).hidden_states
+            given = core.multi_modal_projector(states[model.config.vision_feature_layer])[0][
+                -(side(name) ** 2) :
+            ]
+    found = array(rows(store, one.run_id, "patch_input"), "feature")
+    assert np.array_equal(found, given.half().numpy())
+    encoder = rows(store, one.run_id, "patch_encoder")
+    assert (encoder.num_rows, set(encoder["layer"].to_pylist())) == (
+        len(found),
+        {model.description["encoder_layers"]},
+    )
+    if not further:
+        assert np.array_equal(array(encoder, "feature"), states[-1][0, -(side(name) ** 2) :].half().numpy())
+
+
 def test_input_alone_does_not_run_the_language_model(
     images: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
