@@ -496,7 +496,7 @@ comment on column mask.probe is 'probe that made it: tracking, fewshot-segmentat
 comment on column mask.image_id is 'image';
 comment on column mask.label is 'what the pixels are taken for: category, group, expression; other: none of the categories';
 comment on column mask.object_id is 'the one object meant, where it is one (tracking, referring); else null';
-comment on column mask.number is 'few-shot: episode; referring: expression.number of the object; tracking: frame; else 0';
+comment on column mask.number is 'few-shot: episode; co-segmentation: place of the group among the categories; referring: expression.number of the object; tracking: frame; else 0';
 comment on column mask.site is 'value, key, input or encoder; position: a floor that sees only where a patch is';
 comment on column mask.layer is 'layer; 0 for input and position';
 comment on column mask.head is 'KV head; null: all heads of the layer concatenated (and for input, encoder and position)';
