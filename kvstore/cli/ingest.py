@@ -37,10 +37,12 @@ def command(
     ] = None,
     encoder_layers: Annotated[
         str | None,
-        typer.Option(help="Hidden states of the vision encoder, 0 the embeddings; default the last."),
+        typer.Option(
+            help="Hidden states of the vision encoder, 0 the embeddings; default the last (alone: all)."
+        ),
     ] = None,
     sites: Annotated[
-        str, typer.Option(help="What to store, of value,key,input,encoder.")
+        str, typer.Option(help="What to store, of value,key,input,encoder; of an encoder alone: encoder.")
     ] = "value,key,input",
     pool: Annotated[int, typer.Option(help="Average blocks of N x N patches before storing.")] = 1,
     prefix: Annotated[str, typer.Option(help="Text right before the image, verbatim.")] = "",

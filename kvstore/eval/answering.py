@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 import pyarrow as pa
 
-from kvstore.errors import ImageError, ModelError, UnknownNameError
+from kvstore.errors import ImageError, ModelError, UnknownNameError, UsageError
 from kvstore.eval import Outcome, Request, questions
 from kvstore.eval.pictures import Pictures
 from kvstore.eval.prompts import Group, Prompt, expanded, groups, option_ids
@@ -164,6 +164,11 @@ def _load(request: Request, who: Subject) -> Loaded:
     """The run's model; `ModelError` when what has its name by now is another."""
     from kvstore import models
 
+    if models.load_config(who.model).is_encoder:
+        raise UsageError(
+            f"run '{request.run_id}' is of '{who.model}', a vision encoder alone, which answers no question; "
+            "choose a --run of a multimodal model"
+        )
     loaded = models.load(who.model, request.device, request.dtype or who.dtype)
     if loaded.revision != who.revision:
         raise ModelError(

@@ -336,7 +336,7 @@ def test_ls_tells_a_users_models_from_the_shipped_and_survives_a_damaged_one(run
 
     configs = {
         "mine/ingest/tiny/same": '{"model_type": "llava_next"}',
-        "mine/ingest/tiny/sees": '{"model_type": "siglip"}',
+        "mine/ingest/tiny/sees": '{"model_type": "gpt2"}',
         "mine/ingest/tiny/torn": "{",
         "mine/ingest/tiny/.half": "{}",
         "shipped/ingest/tiny/same": '{"model_type": "qwen2_5_vl"}',
@@ -356,7 +356,7 @@ def test_ls_tells_a_users_models_from_the_shipped_and_survives_a_damaged_one(run
     assert code == 0
     assert about["same"] == "built in, trained on shapes (llava_next)"
     assert about["theirs"] == "built in, trained on shapes (qwen2_5_vl)"
-    assert about["sees"] == "an encoder, trained on shapes; not for ingest yet"
+    assert about["sees"] == "no family reads its model type (gpt2)"
     assert "torn/config.json cannot be read" in about["torn"]
     assert ".half" not in about
 
