@@ -15,7 +15,7 @@ step "prefill 60 scenes with a trained LLaVA-OneVision and store their keys and 
     kvstore ingest shapes --model tiny-onevision --limit 60 --run trained --store "$store"
 step "the same with its untrained twin: a floor of every curve" \
     kvstore ingest shapes --model tiny-onevision-untrained --limit 60 --run untrained --store "$store"
-step "a Qwen2.5-VL (untrained), which cuts an image into other patches" \
+step "a Qwen2.5-VL, which cuts an image into other patches" \
     kvstore ingest shapes --model tiny-qwen --limit 20 --run qwen --store "$store"
 for run in trained untrained; do
     step "match keypoints to their nearest patches; PCK of each site's best layer and head" \
@@ -23,6 +23,19 @@ for run in trained untrained; do
     step "tell foreground from background by the nearest class mean" \
         kvstore probe foreground --run "$run" --store "$store"
 done
+step "the vision encoder alone, as it was before it was part of a language model" \
+    kvstore ingest shapes --model tiny-encoder --limit 60 --run encoder --store "$store"
+for probe in correspondence foreground; do
+    step "the same probe of the encoder" kvstore probe "$probe" --run encoder --store "$store"
+done
+for probe in semantic-segmentation referring fewshot-segmentation cosegmentation; do
+    step "$probe, at two layers" \
+        kvstore probe "$probe" --run trained --site value,input --layers 0,2 --store "$store"
+done
+step "videos: objects that move, cross and deform" \
+    kvstore ingest shapes --split clips --model tiny-onevision --limit 32 --run clips --store "$store"
+step "follow each object from its first frame on" \
+    kvstore probe tracking --run clips --site value,input --layers 0,2,4,6 --store "$store"
 step "ask the model the scenes' questions: by greedy generation and by answer likelihood" \
     kvstore eval shapes-qa --run trained --store "$store"
 for at in 00150 01500 03000; do

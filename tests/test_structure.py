@@ -114,7 +114,7 @@ def test_imports_point_one_way():
     assert strays("recipes", "errors") == {}
     assert strays("vectors", *ground) == {}
     assert strays("warehouse", *ground, "recipes") == {}
-    assert strays("report", *ground, "recipes", "query") == {}
+    assert strays("report", *ground, "recipes", "query", "datasets", "images", "masks") == {}
     stored = (
         "boundary",
         "geometry",
