@@ -15,8 +15,8 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from kvstore import __version__, recipes
 from kvstore.errors import KvstoreError, ReportError
-from kvstore.report import charts, html, page
-from kvstore.report.blocks import Block, Chart, Missing, Note, Table
+from kvstore.report import charts, gallery, html, page
+from kvstore.report.blocks import Block, Chart, Gallery, Missing, Note, Table
 from kvstore.report.index import write_index
 from kvstore.report.keys import current_key, engine, fingerprint, key_of
 from kvstore.report.published import Published
@@ -88,11 +88,13 @@ def _build(store: Store, recipe: Recipe) -> None:
     with store.connect() as con:
         query = Query(con)
         content = _content(store, recipe, loaded, query)
-        key = key_of(recipe, [answer.state() for answer in query.answers])
+        calls = query.state()
+        key = key_of(recipe, calls)
     pictures = _pictures(store, recipe.name, content)
     files = {f"{name}.png": png for name, (_, png) in pictures.items()}
     files |= {f"{answer.name}.parquet": _parquet(answer.rows) for answer in content.answers}
-    files["page.html"] = page.render(content, _scripts()).encode()
+    scripts = _scripts(drawing=bool(pictures))
+    files["page.html"] = page.render(content, scripts).encode()
     record = {
         "report": recipe.name,
         "title": recipe.title,
@@ -101,11 +103,11 @@ def _build(store: Store, recipe: Recipe) -> None:
         "seconds": round(time.monotonic() - started, 3),
         "label": loaded.label,
         "missing": [block.what for block in content.blocks if isinstance(block, Missing)],
-        "thumbnail": _thumbnail([png for _, png in pictures.values()]),
+        "thumbnail": _thumbnail([png for _, png in pictures.values()]) or _first_image(content.blocks),
         "pictures": {name: sha256 for name, (sha256, _) in pictures.items()},
-        "calls": [answer.state() for answer in content.answers],
+        "calls": calls,
     }
-    public = page.render(content, _scripts(), f"{recipe.name}/{key}/").encode()
+    public = page.render(content, scripts, f"{recipe.name}/{key}/").encode()
     Published(store.root).publish(recipe.name, record, files, public)
 
 
@@ -141,9 +143,10 @@ def _refuse_strangers(report: str, blocks: list[Block]) -> None:
     """Only blocks, and chart names that are file names, each once."""
     names: set[str] = set()
     for block in blocks:
-        if not isinstance(block, Chart | Table | Note | Missing):
+        if not isinstance(block, Chart | Table | Gallery | Note | Missing):
             raise ReportError(
-                f"report '{report}' gives a {type(block).__name__}: give Chart, Table, Note or Missing"
+                f"report '{report}' gives a {type(block).__name__}:"
+                " give Chart, Table, Gallery, Note or Missing"
             )
         if isinstance(block, Chart):
             if block.name in names or Path(block.name).name != block.name or block.name.startswith("."):
@@ -179,6 +182,12 @@ def _thumbnail(pictures: list[bytes]) -> str | None:
     return None
 
 
+def _first_image(blocks: list[Block]) -> str | None:
+    """The first image of the first gallery, as a data address."""
+    strips = [strip for block in blocks if isinstance(block, Gallery) for strip in block.strips]
+    return gallery.address(strips[0].tiles[0].image) if strips else None
+
+
 def _parquet(rows: Any) -> bytes:
     buffer = io.BytesIO()
     rows.write_parquet(buffer)
@@ -186,5 +195,6 @@ def _parquet(rows: Any) -> bytes:
 
 
 @cache
-def _scripts() -> tuple[str, ...]:
-    return charts.scripts(), html.asset("page.js")
+def _scripts(*, drawing: bool) -> tuple[str, ...]:
+    """The page's own script, after Vega where there are charts to draw."""
+    return (*([charts.scripts()] if drawing else []), html.asset("page.js"))

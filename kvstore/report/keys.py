@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
 
 def key_of(recipe: Recipe, calls: list[dict[str, Any]]) -> str:
-    """sha256 over everything that a build depends on; `calls` are `Answer.state` in order."""
+    """sha256 over everything that a build depends on; `calls` are `Query.state`."""
     return fingerprint({"engine": engine(), "report": recipe.sha256, "calls": calls})
 
 

@@ -8,8 +8,8 @@ from html import escape
 from typing import TYPE_CHECKING, Any
 from urllib.parse import quote
 
-from kvstore.report import html
-from kvstore.report.blocks import Block, Chart, Missing, Note, Table
+from kvstore.report import gallery, html
+from kvstore.report.blocks import Block, Chart, Gallery, Missing, Note, Table
 
 if TYPE_CHECKING:
     import polars as pl
@@ -48,6 +48,7 @@ def render(content: Content, scripts: tuple[str, ...], files: str = "") -> str:
         f'<p class="byline">{_byline(content)}</p>',
         html.paragraphs(content.about),
         "</header>",
+        gallery.images(content.blocks),
         "<main>",
         *_grouped(content, files),
         "</main>",
@@ -99,6 +100,8 @@ def _block(block: Block, content: Content, files: str) -> str:
     if isinstance(block, Missing):
         command = f"{block.command} --store {content.store}"
         return f'<div class="missing"><p>{escape(block.what)}</p><p><code>{escape(command)}</code></p></div>'
+    if isinstance(block, Gallery):
+        return gallery.figure(block)
     caption = escape(block.caption)
     if isinstance(block, Table):
         shown = html.table(block.rows, block.headings)

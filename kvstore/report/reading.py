@@ -11,10 +11,13 @@ from typing import TYPE_CHECKING, Any
 from kvstore.errors import QueryError
 from kvstore.query import analysis as analysis_sql
 from kvstore.query import execute
+from kvstore.report.pictures import Pictures
 
 if TYPE_CHECKING:
     import duckdb
     import polars as pl
+
+    from kvstore.report.blocks import Thumbnail
 
 #: Views over Lance: too large to read twice, so their version is that of the committed tables.
 _VECTORS = re.compile(r"\b(patch_kv|pooled_kv|patch_input|patch_encoder)\b", re.IGNORECASE)
@@ -54,6 +57,8 @@ class Query:
         con.execute("set threads = 1")
         self._con = con
         self._answers: dict[str, Answer] = {}
+        self._pictures = Pictures(con)
+        self._absent: dict[str, str] = {}
 
     @property
     def answers(self) -> list[Answer]:
@@ -68,6 +73,27 @@ class Query:
             rows = _rows(self._con, analysis, sql, values)
             self._answers[asked] = Answer(analysis, params, sql, rows, _version(self._con, sql, rows))
         return self._answers[asked].rows
+
+    def thumbnail(self, sha256: str) -> Thumbnail | None:
+        """The image of that content, made small; None where no data set has it any more, see `absent`."""
+        found = self._pictures.thumbnail(sha256)
+        if isinstance(found, str):
+            self._absent[sha256] = found
+            return None
+        return found
+
+    @property
+    def absent(self) -> dict[str, str]:
+        """Why images that were asked for could not be had, by sha256."""
+        return dict(self._absent)
+
+    def state(self) -> list[dict[str, Any]]:
+        """What enters the build's key: every answer, and every image that could not be had.
+
+        An image that was had needs no place here: an answer named its content, and no other was shown.
+        """
+        absent = [{"absent": sha256} for sha256 in sorted(self._absent)]
+        return [*(answer.state() for answer in self._answers.values()), *absent]
 
 
 def _rows(con: duckdb.DuckDBPyConnection, analysis: str, sql: str, values: dict[str, Any]) -> pl.DataFrame:
@@ -118,7 +144,10 @@ def _names(sql: str, name: str) -> bool:
 
 
 def replay(query: Query, calls: list[dict[str, Any]]) -> list[dict[str, Any]]:
-    """The same calls asked now: equal to `calls` when neither SQL nor data changed."""
+    """The same calls asked now: equal to `calls` when SQL and data are as then, and no lost image is back."""
     for call in calls:
-        query(call["analysis"], **call["params"])
-    return [answer.state() for answer in query.answers]
+        if "absent" in call:
+            query.thumbnail(call["absent"])
+        else:
+            query(call["analysis"], **call["params"])
+    return query.state()

@@ -73,7 +73,10 @@ def fill_scores(store: Any, rows: list[tuple[Any, ...]]) -> None:
             con.execute("insert into score values (?, ?, ?, ?, ?, ?, ?, ?, ?, ?)", values)
 
 
-@pytest.mark.parametrize("name", ["overview", "layer_curves", "accuracy", "keys"])
+SHIPPED = ("accuracy", "encoders", "keys", "layer_curves", "masks", "matches", "overview")
+
+
+@pytest.mark.parametrize("name", SHIPPED)
 def test_an_empty_store_says_what_is_missing_and_how_to_fill_it(tmp_path: Path, name: str) -> None:
     from kvstore.store import Store
 
@@ -101,9 +104,9 @@ def test_all_build_on_a_filled_store(store: Any) -> None:
         store, [("value", 0, 0, 0.2), ("value", 0, 1, 0.3), ("value", 1, 0, 0.5), ("input", 0, None, 0.25)]
     )
     results = {outcome.report: (outcome.result, outcome.error) for outcome in report.build(store)}
-    assert results == dict.fromkeys(("accuracy", "keys", "layer_curves", "overview"), ("built", ""))
+    assert results == dict.fromkeys(SHIPPED, ("built", ""))
     index = (store.root / "reports/index.html").read_text()
-    for name in ("accuracy", "keys", "layer_curves", "overview"):
+    for name in SHIPPED:
         assert f'href="{name}.html"' in index
 
 
