@@ -49,7 +49,7 @@ class Pictures:
         for name, split, root, file in self._con.execute(_WHERE, {"sha256": sha256}).fetchall():
             try:
                 return _small(self._bytes((name, split, root), file, sha256), sha256)
-            except KvstoreError as error:
+            except (ImageError, KvstoreError) as error:
                 why = str(error)
         return why
 

@@ -2,17 +2,22 @@
 
 from __future__ import annotations
 
+import base64
+import io
 import json
 import re
 from html.parser import HTMLParser
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import polars as pl
 import pytest
+from PIL import Image
 
-from kvstore import recipes, report
+from kvstore import masks, recipes, report
 from kvstore.errors import UnknownNameError
+from kvstore.report import gallery
 from kvstore.report.published import Published
 from tests.stores import make_store
 
@@ -330,3 +335,43 @@ def test_schedule_quotes_paths_for_cron_and_systemd(tmp_path: Path) -> None:
     assert cron.endswith(f"'{tmp_path}/100\\% my store'")
     assert f'"{tmp_path}/100%% my store"' in text
     assert Path(cron.split()[5]).is_absolute()
+
+
+def thumbnail(width: int = 40, height: int = 30) -> report.Thumbnail:
+    buffer = io.BytesIO()
+    Image.new("RGB", (width, height), "white").save(buffer, "JPEG")
+    return report.Thumbnail("ab" * 32, width, height, buffer.getvalue())
+
+
+def test_words_of_a_gallery_are_text() -> None:
+    tile = report.Tile(thumbnail(), HOSTILE, HOSTILE + '"', (report.Box(1, 2, 3, 4, HOSTILE + '"'),))
+    shown = report.Gallery(HOSTILE, [report.Strip(HOSTILE, [tile])], HOSTILE)
+    page = gallery.images([shown]) + gallery.figure(shown)
+    assert HOSTILE not in page
+    assert reached(page).tags.count("script") == reached(page).tags.count("img") == 0
+    assert '<rect x="1.0" y="2.0" width="2.0" height="2.0"' in page
+
+
+@pytest.mark.parametrize(("spot", "inside", "outside"), [(True, 0, 165), (False, 150, 0)])
+def test_a_shade_is_clear_dark_or_coloured_and_outlined(spot: bool, inside: int, outside: int) -> None:
+    pixels = np.zeros((30, 40), bool)
+    pixels[10:30, 10:20] = True
+    shade = report.Shade(masks.from_array(pixels), "#ff0000", spot)
+    tile = report.Tile(thumbnail(), "t", "t", (shade,))
+    figure = gallery.figure(report.Gallery("g", [report.Strip("s", [tile])], ""))
+    (png,) = re.findall(r'href="data:image/png;base64,([^"]+)"', figure)
+    drawn = np.array(Image.open(io.BytesIO(base64.b64decode(png))).convert("RGBA"))
+    assert drawn.shape == (30, 40, 4)
+    assert drawn[20, 10].tolist() == [255, 0, 0, 255]  # the outline
+    assert drawn[20, 15, 3] == inside
+    assert drawn[29, 15, 3] == inside  # the image's edge is no outline
+    assert drawn[20, 9, 3] == drawn[0, 0, 3] == outside
+
+
+def test_a_large_shade_is_no_larger_than_a_thumbnail() -> None:
+    shade = report.Shade(masks.from_array(np.ones((600, 960), bool)), "#ff0000", spot=True)
+    tile = report.Tile(thumbnail(960, 600), "t", "t", (shade,))
+    figure = gallery.figure(report.Gallery("g", [report.Strip("s", [tile])], ""))
+    (png,) = re.findall(r'href="data:image/png;base64,([^"]+)"', figure)
+    assert Image.open(io.BytesIO(base64.b64decode(png))).size == (240, 150)
+    assert 'viewBox="0 0 960 600"' in figure
