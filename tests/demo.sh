@@ -28,10 +28,12 @@ step "the vision encoder alone, as it was before it was part of a language model
 for probe in correspondence foreground; do
     step "the same probe of the encoder" kvstore probe "$probe" --run encoder --store "$store"
 done
-for probe in semantic-segmentation referring fewshot-segmentation cosegmentation; do
+for probe in semantic-segmentation referring cosegmentation; do
     step "$probe, at two layers" \
         kvstore probe "$probe" --run trained --site value,input --layers 0,2 --store "$store"
 done
+step "1000 episodes of segmenting by five examples, at one layer" \
+    kvstore probe fewshot-segmentation --run trained --site value --layers 2 --store "$store"
 step "videos: objects that move, cross and deform" \
     kvstore ingest shapes --split clips --model tiny-onevision --limit 32 --run clips --store "$store"
 step "follow each object from its first frame on" \
