@@ -1,4 +1,4 @@
-"""Text values: keys and values of the last tokens of texts, stored beside a run's image vectors.
+"""Vectors of texts, stored beside a run's image vectors: text values, or what a text tower makes of texts.
 
 A text is prefilled by the run's model in the run's dtype, as a run's prefix is: at the beginning of a user
 turn, without an image; the run's own prefix is left out. Its vectors are those of its own last token, at each
@@ -6,7 +6,10 @@ layer and KV head that the run stores of its images, as float16 (table `text_kv`
 at that token, an embedding that knows of no other (table `text_input`), to compare with the input visual
 representation. Keys carry the rotary embedding of the token's position.
 
-Each text is prefilled once a run. Texts go in batches of like length, `CHUNK` of them are held at a time.
+A vision encoder alone reads no prompt. Where it has a text tower, a text's vector is what the family's
+`texts` makes of it (table `text_encoder`): one, to compare with the hidden states of every layer.
+
+Each text is read once a run. Texts go in batches of like length, `CHUNK` of them are held at a time.
 """
 
 from __future__ import annotations
@@ -19,7 +22,7 @@ import numpy as np
 import pyarrow as pa
 
 from kvstore.contracts import Site
-from kvstore.errors import ModelError
+from kvstore.errors import ModelError, UsageError
 from kvstore.progress import track
 from kvstore.vectors import schema as tables
 
@@ -33,11 +36,13 @@ if TYPE_CHECKING:
 CHUNK = 512
 #: A batch has at most so many tokens, padding included.
 MOST_TOKENS = 4096
+#: Texts that a text tower takes at a time: of the 64 tokens that SigLIP pads to, as many tokens.
+AT_ONCE = 64
 
 Array = np.ndarray[Any, Any]
 
 _RUN = """
-select r.sites, r.layers, r.dtype, r.versions, m.source, m.revision
+select r.sites, r.layers, r.dtype, r.versions, m.source, m.revision, m.layers = 0
 from run r join model m using (model_id)
 where r.run_id = $run
 """
@@ -48,11 +53,11 @@ where run_id = $run
 
 
 def fill(store: Store, run_id: str, texts: Iterable[str], device: str | None = None) -> int:
-    """Prefill the texts that the run does not store yet; how many they were.
+    """Make the vectors of the texts that the run does not store yet; how many they were.
 
     The model is loaded only where a text is missing. Raises `ModelError` when the run's model cannot be had
     or is another by now, `StoreBusyError` while the run is being ingested, `UsageError` for a text that holds
-    the image's placeholder.
+    the image's placeholder, and for a vision encoder alone without a text tower.
     """
     wanted, run = sorted(set(texts)), _Run.of(store, run_id)
     if not run.missing(wanted) and run.committed().items() <= run.versions.items():
@@ -61,7 +66,7 @@ def fill(store: Store, run_id: str, texts: Iterable[str], device: str | None = N
         run = _Run.of(store, run_id)
         missing = run.missing(wanted)
         if missing:
-            _prefill(run, missing, device)
+            _make(run, missing, device)
         found = run.committed()
         with store.publish() as con:
             con.execute(_NOTE, {"run": run_id, "kinds": list(found), "numbers": list(found.values())})
@@ -71,7 +76,7 @@ def fill(store: Store, run_id: str, texts: Iterable[str], device: str | None = N
 def read(store: Store, run_id: str, site: Site, layer: int, texts: Sequence[str]) -> Array:
     """Vectors of stored texts, each named once, to compare with a site's at a layer.
 
-    float16 [heads, texts, width]; heads is 1 for input, whose layer is 0.
+    float16 [heads, texts, width]; heads is 1 for input, whose layer is 0, and for the encoder, at any layer.
     """
     import lance
 
@@ -103,6 +108,7 @@ class _Run:
     versions: Mapping[str, int]
     model: str
     revision: str
+    is_encoder: bool
 
     @classmethod
     def of(cls, store: Store, run_id: str) -> _Run:
@@ -113,6 +119,8 @@ class _Run:
     @property
     def columns(self) -> dict[str, list[Site]]:
         """The tables of texts that go with what the run stores, and the sites that each serves."""
+        if self.is_encoder:
+            return {tables.TEXT_ENCODER: ["encoder"]}
         kept: list[Site] = [site for site in ("key", "value") if site in self.sites]
         found: dict[str, list[Site]] = {tables.TEXT_KV: kept} if kept else {}
         return found | ({tables.TEXT_INPUT: ["input"]} if "input" in self.sites else {})
@@ -140,24 +148,57 @@ class _Run:
         return {kind: int(lance.dataset(str(path)).version) for kind, path in paths.items() if path.is_dir()}
 
 
-# --------------------------------------------------------------------------------------------- prefill
+# ---------------------------------------------------------------------------------------------- making
 
 
-def _prefill(run: _Run, texts: Sequence[str], device: str | None) -> None:
-    """Prefill texts and commit their rows, chunk by chunk, to the tables that lack them."""
+def _make(run: _Run, texts: Sequence[str], device: str | None) -> None:
+    """Make the vectors of texts and commit their rows, chunk by chunk, to the tables that lack them."""
     loaded = _load(run, device)
-    ids = sorted(((_ids(loaded, text), text) for text in texts), key=lambda pair: (len(pair[0]), pair[1]))
+    made = _embedded(loaded, texts) if run.is_encoder else _prefilled(loaded, texts, run)
     have = {kind: run.texts(kind) for kind in run.columns}
-    with track("texts", len(ids), "text") as advance:
-        for start in range(0, len(ids), CHUNK):
-            chunk = ids[start : start + CHUNK]
-            made = [_last(loaded, batch, run) for batch in _batches([row for row, _ in chunk])]
-            vectors = {site: np.concatenate([batch[site] for batch in made]) for site in made[0]}
-            _check([text for _, text in chunk], vectors)
+    with track("texts", len(texts), "text") as advance:
+        for chunk, vectors in made:
+            _check(chunk, vectors)
             for kind, sites in run.columns.items():
-                new = [at for at, (_, text) in enumerate(chunk) if text not in have[kind]]
-                _append(run, kind, [chunk[at][1] for at in new], {site: vectors[site][new] for site in sites})
+                new = [at for at, text in enumerate(chunk) if text not in have[kind]]
+                _append(run, kind, [chunk[at] for at in new], {site: vectors[site][new] for site in sites})
             advance(len(chunk))
+
+
+def _prefilled(
+    loaded: Loaded, texts: Sequence[str], run: _Run
+) -> Iterator[tuple[list[str], dict[Site, Array]]]:
+    """Chunks of texts, the short ones first, and the vectors of their last tokens."""
+    ids = sorted(((_ids(loaded, text), text) for text in texts), key=lambda pair: (len(pair[0]), pair[1]))
+    for start in range(0, len(ids), CHUNK):
+        chunk = ids[start : start + CHUNK]
+        made = [_last(loaded, batch, run) for batch in _batches([row for row, _ in chunk])]
+        yield (
+            [text for _, text in chunk],
+            {site: np.concatenate([batch[site] for batch in made]) for site in made[0]},
+        )
+
+
+def _embedded(loaded: Loaded, texts: Sequence[str]) -> Iterator[tuple[list[str], dict[Site, Array]]]:
+    """Chunks of texts, and what the family's text tower makes of them: [texts, width]."""
+    import torch
+
+    _check_tower(loaded)
+    for start in range(0, len(texts), CHUNK):
+        chunk = list(texts[start : start + CHUNK])
+        batches = [chunk[at : at + AT_ONCE] for at in range(0, len(chunk), AT_ONCE)]
+        with torch.inference_mode():
+            made = [loaded.family.texts(loaded.model, loaded.tokenizer, batch) for batch in batches]
+        yield chunk, {"encoder": torch.cat(made).half().cpu().numpy()}
+
+
+def _check_tower(loaded: Loaded) -> None:
+    """Raises `UsageError` where there is no text tower: of the family, or among these weights."""
+    if not (hasattr(loaded.family, "texts") and hasattr(loaded.config, "text_config")):
+        raise UsageError(
+            f"model '{loaded.name}' ({type(loaded.model).__name__}) has no text tower, so its encoder cannot"
+            " be compared with texts; use a run of one with both towers, as tiny-encoder"
+        )
 
 
 def _load(run: _Run, device: str | None) -> Loaded:

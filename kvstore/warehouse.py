@@ -55,6 +55,7 @@ TABLES: dict[str, dict[str, str]] = {
         "value": "float[]",
     },
     "text_input": {"text": "varchar", "feature": "float[]"},
+    "text_encoder": {"text": "varchar", "feature": "float[]"},
 }
 #: Column of a Lance table -> site that must be in `run.sites` for it to be there.
 _SITE_OF = {"key": "key", "key_norm": "key", "value": "value", "value_norm": "value"}

@@ -44,3 +44,8 @@ comment on view text_input is 'one row per run and text: what enters the languag
 comment on column text_input.run_id is 'run; a filter on it opens that run''s table only';
 comment on column text_input.text is 'text, as in text_kv';
 comment on column text_input.feature is 'input embedding of its last token; it knows of that token only';
+
+comment on view text_encoder is 'one row per run and text: what the text tower makes of it, of runs of a vision encoder alone';
+comment on column text_encoder.run_id is 'run; a filter on it opens that run''s table only';
+comment on column text_encoder.text is 'text, as in text_kv; read by itself, as the text tower was trained to';
+comment on column text_encoder.feature is 'vector to take dot products with patch_encoder''s, the same at every layer';

@@ -40,16 +40,36 @@ def encode(model: Any, batch: Sequence[Inputs], encoder_layers: Sequence[int]) -
     return _towers.encode(getattr(model, "vision_model", model), batch, encoder_layers, skip=1)
 
 
+def texts(model: Any, tokenizer: Any, texts: Sequence[str]) -> Any:
+    """Text embeddings t, taken back through the visual projection W to the width of patches: [texts, width].
+
+    The dot product of a hidden state h with W^T t is that of the projected W h with t. CLIP itself puts a
+    layer norm between h and W, which is left out: it is not linear, and of the class token only.
+    """
+    made = tokenizer(
+        list(texts), padding=True, truncation=True, max_length=_length(model), return_tensors="pt"
+    )
+    return model.get_text_features(**made.to(model.device)).pooler_output @ model.visual_projection.weight
+
+
+def _length(model: Any) -> int:
+    return int(model.config.text_config.max_position_embeddings)
+
+
 # ------------------------------------------------------------------------------------ the tiny model
 
 
 def tiny(folder: Path) -> None:
     """Write `tiny-clip`: 14 x 14 patches of 8 px, and a text tower of two layers."""
     import torch
+    from tokenizers.processors import TemplateProcessing
     from transformers import CLIPConfig, CLIPImageProcessorPil, CLIPModel
 
     begin, end = "<|startoftext|>", "<|endoftext|>"
     tokenizer = tiny_models.tokenizer((begin, end), "", end=end, pad=end, begin=begin)
+    tokens = [(each, tokenizer.convert_tokens_to_ids(each)) for each in (begin, end)]
+    ended = TemplateProcessing(single=f"{begin} $A {end}", special_tokens=tokens)  # a text is its end's state
+    tokenizer.backend_tokenizer.post_processor = ended
     tokenizer.chat_template = None
     tokenizer.save_pretrained(folder)
     config = CLIPConfig(

@@ -55,6 +55,17 @@ def _encode(tower: Any, batch: Sequence[Inputs], encoder_layers: Sequence[int]) 
     return _towers.encode(tower, batch, encoder_layers, skip=0)
 
 
+def texts(model: Any, tokenizer: Any, texts: Sequence[str]) -> Any:
+    """Pooled output of the text tower, which is as wide as hidden states of patches: [texts, width].
+
+    Texts are in lower case and padded to the tower's length, and the padding is seen, as in training.
+    """
+    length = model.config.text_config.max_position_embeddings
+    padded = {"padding": "max_length", "max_length": length, "truncation": True, "return_tensors": "pt"}
+    ids = tokenizer([text.lower() for text in texts], **padded)["input_ids"]
+    return model.text_model(input_ids=ids.to(model.device)).pooler_output
+
+
 # ------------------------------------------------------------------------------------------- NaFlex
 
 

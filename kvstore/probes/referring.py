@@ -76,7 +76,8 @@ def predict(store: Store, request: Request) -> Outcome:
     """Fill `mask` for the request, then `score` for the run; what is complete stays as it is.
 
     Raises what `kvstore.probes.parts` and `kvstore.text_values.fill` do, and `UsageError` when no image of
-    the run has an expression of an object with a mask or only the encoder is there to be compared.
+    the run has an expression of an object with a mask or only an encoder without a text tower is there to be
+    compared.
     """
     with store.connect() as con:
         request = comparable(con, request)

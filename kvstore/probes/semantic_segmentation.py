@@ -63,7 +63,7 @@ def predict(store: Store, request: Request) -> Outcome:
     """Fill `mask` for the request, then `score` for the run; what is complete stays as it is.
 
     Raises what `kvstore.probes.parts` and `kvstore.text_values.fill` do, and `UsageError` when the data set
-    has no masks or only the encoder is there to be compared.
+    has no masks or only an encoder without a text tower is there to be compared.
     """
     with store.connect() as con:
         request = comparable(con, request)

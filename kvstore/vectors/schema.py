@@ -24,6 +24,7 @@ PATCH_INPUT = "patch_input"
 PATCH_ENCODER = "patch_encoder"
 TEXT_KV = "text_kv"
 TEXT_INPUT = "text_input"
+TEXT_ENCODER = "text_encoder"
 #: Internal: one row per image, where its patches lie in the run's tables.
 PATCH_SPAN = "patch_span"
 #: Internal: sums over images of each key position, from which key_stat is made.
@@ -32,7 +33,7 @@ KEY_MOMENT = "key_moment"
 #: Vectors of images that people query; the views of the catalog have these names.
 PUBLIC = (PATCH_KV, POOLED_KV, PATCH_INPUT, PATCH_ENCODER)
 #: Vectors of texts, made where a probe asks for them; views, too.
-TEXTS = (TEXT_KV, TEXT_INPUT)
+TEXTS = (TEXT_KV, TEXT_INPUT, TEXT_ENCODER)
 
 #: Tables with a row per patch: nearly all bytes are theirs.
 LARGE = frozenset((PATCH_KV, PATCH_INPUT, PATCH_ENCODER))
@@ -128,4 +129,10 @@ def column_of(site: Site) -> tuple[str, str]:
 
 def text_column_of(site: Site) -> tuple[str, str]:
     """Where the vectors of texts stand that are compared with a site's: table kind and column."""
-    return (TEXT_INPUT, "feature") if site == "input" else (TEXT_KV, site)
+    places: Mapping[Site, tuple[str, str]] = {
+        "key": (TEXT_KV, "key"),
+        "value": (TEXT_KV, "value"),
+        "input": (TEXT_INPUT, "feature"),
+        "encoder": (TEXT_ENCODER, "feature"),
+    }
+    return places[site]

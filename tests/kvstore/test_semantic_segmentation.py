@@ -1,15 +1,19 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 
+from kvstore.cli import main
 from kvstore.errors import UsageError
 from kvstore.masks import from_array, to_array
 from kvstore.probes import Request, semantic_segmentation
 from kvstore.query import run_analysis
+from kvstore.store import Store
+from tests.ingesting import assert_clean, query
 from tests.stores import Made
 from tests.texts import (
     CELL,
@@ -228,6 +232,46 @@ def test_the_encoder_has_no_texts(make_store: Make, capsys: pytest.CaptureFixtur
     assert semantic_segmentation.predict(made.store, Request("run")).made == 1
     assert capsys.readouterr().err.endswith("space; left out\n")
     assert {site for site, _, _ in predicted(made)} == {"value", "position"}
+
+
+def test_an_encoder_alone_has_texts_where_it_has_a_text_tower(make_store: Make) -> None:
+    made = make_store(images=2, layers=(0,), sites=("encoder",))
+    furnish(made)
+    with made.store.publish() as con:
+        con.execute("update model set layers = 0, family = 'dinov2'")
+    with pytest.raises(UsageError, match=r"no text tower .*; use a run of an encoder that has one"):
+        semantic_segmentation.predict(made.store, Request("run"))
+
+
+def test_an_encoder_with_a_text_tower_is_probed_end_to_end(tmp_path: Path) -> None:
+    """Shapes by tiny-encoder from the command line: the last layer's labels are numpy's of text vectors."""
+    for command in (
+        ["ingest", "shapes", "--model", "tiny-encoder", "--run", "run", "--limit", "4"],
+        ["probe", "semantic-segmentation", "--run", "run"],
+        ["probe", "referring", "--run", "run"],
+    ):
+        with pytest.raises(SystemExit) as exit_:
+            main([*command, "--store", str(tmp_path), "--device", "cpu"])
+        assert not exit_.value.code
+    store = Store.open(tmp_path)
+    probed = "select probe, site, layer, head from mask where site = 'encoder' group by all order by all"
+    assert query(store, probed) == [
+        (probe, "encoder", layer, None) for probe in ("referring", NAME) for layer in range(5)
+    ]
+    names = [name for (name,) in query(store, "select distinct category from object order by all")]
+    words = [query(store, f"select feature from text_encoder where text = '{name}'")[0][0] for name in names]
+    for (image,) in query(store, "select image_id from token_grid"):
+        patches = query(
+            store, f"select feature from patch_encoder where layer = 4 and image_id = {image} order by patch"
+        )
+        labels = by_numpy(np.array(words) @ np.array([feature for (feature,) in patches]).T)
+        found = query(
+            store,
+            "select label from mask where probe = 'semantic-segmentation' and site = 'encoder' and layer = 4"
+            f" and predicted > 0 and image_id = {image}",
+        )
+        assert {label for (label,) in found} == {["other", *names][label] for label in labels.tolist()}
+    assert_clean(store)
 
 
 def test_a_run_without_masks_is_told_before_a_model_is_sought(make_store: Make) -> None:

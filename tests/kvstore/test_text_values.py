@@ -30,6 +30,20 @@ def stored(tmp_path: Path, name: str, sites: tuple[str, ...] = SITES, limit: int
     return ingest(tmp_path / "store", images, **wanted)[0]
 
 
+def encoders(tmp_path: Path, name: str) -> Store:
+    """A store with a run of two small images by a vision encoder alone, untrained or a folder's."""
+    images = pictures(tmp_path / "images", [(40, 40), (50, 40)])
+    model = name if Path(name).is_dir() else f"{name}-untrained"
+    return ingest(tmp_path / "store", images, model=model, layers=None, sites=("encoder",), run="run")[0]
+
+
+def of_encoder(store: Store, layer: int = 0) -> np.ndarray[Any, Any]:
+    """The stored vectors of `TEXTS`: [texts, width]."""
+    assert text_values.fill(store, "run", TEXTS, "cpu") == 3
+    (vectors,) = text_values.read(store, "run", "encoder", layer, TEXTS)
+    return vectors
+
+
 def plain(loaded: models.Loaded, text: str) -> tuple[Any, torch.Tensor]:
     """The cache of an ordinary forward pass of the prompt that ends with a text, and its embeddings."""
     prompt = models.prompt(loaded, text).removesuffix(loaded.family.IMAGE_START)
@@ -128,6 +142,18 @@ def test_a_check_finds_texts_that_are_not_whole(tmp_path: Path) -> None:
     assert (found.check, found.rows) == ("text_kv_complete", 1)
 
 
+@pytest.mark.parametrize(("name", "table"), [("tiny-onevision", "text_input"), ("tiny-clip", "text_encoder")])
+def test_a_check_finds_a_text_that_is_there_twice(tmp_path: Path, name: str, table: str) -> None:
+    import lance
+
+    store = stored(tmp_path, name) if name == "tiny-onevision" else encoders(tmp_path, name)
+    text_values.fill(store, "run", TEXTS, "cpu")
+    path = str(store.lance / f"run.{table}.lance")
+    lance.write_dataset(lance.dataset(path).to_table().take([0, 0, 1, 2]), path, mode="overwrite")
+    (found,) = [finding for finding in store.check() if not finding.ok]
+    assert (found.check, found.rows) == ("text_once", 1)
+
+
 def test_texts_go_with_their_run(tmp_path: Path) -> None:
     store = stored(tmp_path, "tiny-onevision")
     text_values.fill(store, "run", TEXTS, "cpu")
@@ -166,3 +192,67 @@ def test_a_batch_holds_few_tokens() -> None:
         [2000],
         [5000],
     ]
+
+
+def test_siglips_texts_are_its_text_features(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Padded to the tower's 48 tokens, whatever is read together; at any layer the same."""
+    monkeypatch.setattr(text_values, "AT_ONCE", 2)
+    store, loaded = encoders(tmp_path, "tiny-encoder"), tiny.loaded("tiny-encoder")
+    found = of_encoder(store, layer=3)
+    for number, text in enumerate(TEXTS):
+        ids = loaded.tokenizer(text, padding="max_length", max_length=48, return_tensors="pt")["input_ids"]
+        with torch.no_grad():
+            (features,) = loaded.model.get_text_features(input_ids=ids).pooler_output
+        np.testing.assert_allclose(found[number], features.numpy(), **ROUNDING)
+    assert query(store, "select text, len(feature) from text_encoder order by all") == [
+        (text, 128) for text in sorted(TEXTS)
+    ]
+    assert query(store, "from text_kv") == query(store, "from text_input") == []
+    assert_clean(store)
+
+
+def test_siglip_reads_in_lower_case_and_cuts_off_what_is_too_long() -> None:
+    loaded = tiny.loaded("tiny-encoder")
+    short, long = "red " * 47 + "red", "red " * 100  # " red" is one token
+    with torch.no_grad():
+        found = loaded.family.texts(loaded.model, loaded.tokenizer, ["A Cup", "a cup", short, long])
+    assert torch.equal(found[0], found[1])
+    torch.testing.assert_close(found[2], found[3])
+    assert not torch.allclose(found[0], found[2], atol=0.1)
+
+
+def test_a_patch_has_with_clips_texts_the_dot_product_of_its_projection_with_their_embeddings(
+    tmp_path: Path,
+) -> None:
+    store, loaded = encoders(tmp_path, "tiny-clip"), tiny.loaded("tiny-clip")
+    found = torch.from_numpy(of_encoder(store).astype(np.float32))
+    state = torch.randn(5, 128, generator=torch.Generator().manual_seed(0))
+    with torch.no_grad():
+        for number, text in enumerate(TEXTS):
+            ids = loaded.tokenizer(text, return_tensors="pt")["input_ids"]
+            (embedding,) = loaded.model.get_text_features(input_ids=ids).pooler_output
+            projected = loaded.model.visual_projection(state)
+            torch.testing.assert_close(state @ found[number], projected @ embedding, rtol=2e-3, atol=2e-2)
+    apart = (found[:, None] - found[None]).norm(dim=-1)[np.triu_indices(3, 1)]
+    assert apart.min() > 0.1 * found.norm(dim=-1).max()  # texts end with a token that has read them
+    assert_clean(store)
+
+
+def test_an_encoder_without_a_text_tower_is_refused_with_the_reason(tmp_path: Path) -> None:
+    """Of a family that has none, and of a family that has one, without it."""
+    store = encoders(tmp_path / "dinov2", "tiny-dinov2")
+    with pytest.raises(UsageError, match=r"'tiny-dinov2-untrained' \(Dinov2Model\) has no text tower"):
+        text_values.fill(store, "run", TEXTS, "cpu")
+    vision, whole = tmp_path / "vision", tiny.loaded("tiny-encoder")
+    whole.model.vision_model.save_pretrained(vision)
+    whole.image_processor.save_pretrained(vision)
+    store = encoders(tmp_path / "siglip", str(vision))
+    with pytest.raises(UsageError, match=r"'vision' \(SiglipVisionModel\) has no text tower.*tiny-encoder"):
+        text_values.fill(store, "run", TEXTS, "cpu")
+    assert not list(store.lance.glob("*.text_*"))
+
+
+def test_texts_of_a_multimodal_models_own_encoder_are_its_language_models(tmp_path: Path) -> None:
+    store = stored(tmp_path, "tiny-onevision", sites=("value", "encoder"))
+    assert text_values.fill(store, "run", TEXTS, "cpu") == 3
+    assert {path.name for path in store.lance.glob("*.text_*")} == {"run.text_kv.lance"}
