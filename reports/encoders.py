@@ -13,7 +13,7 @@ from collections.abc import Iterator
 import altair as alt
 import polars as pl
 
-from kvstore.report import BLUE, GREEN, ORANGE, RED, Block, Chart, Missing, Note, Query, Table
+from kvstore.report import BLUE, GREEN, GREY, ORANGE, RED, Block, Chart, Missing, Note, Query, Table
 
 LABEL = "observational"
 PROTOCOL = (
@@ -139,7 +139,7 @@ def _bars(rows: pl.DataFrame) -> alt.LayerChart:
     return (
         alt.layer(
             bars.mark_bar(opacity=0.75).encode(y=y, x=x, yOffset=beside, color=_colour(drawn), tooltip=told),
-            bars.mark_rule(color="#4a4f57").encode(y=y, x="low:Q", x2="high:Q", yOffset=beside),
+            bars.mark_rule(color=GREY, strokeWidth=1.5).encode(y=y, x="low:Q", x2="high:Q", yOffset=beside),
             *(
                 base.transform_filter(alt.FieldEqualPredicate(floor, "series"))
                 .mark_tick(color=FLOOR, thickness=2, size=size)

@@ -87,7 +87,7 @@ def _next(query: Query) -> str:
 
 
 def _named(curves: pl.DataFrame, figures: pl.DataFrame, twins: pl.DataFrame) -> pl.DataFrame:
-    """Rows with the words that people read, in reading order: trained models first, with a twin before.
+    """Rows with the words that people read, in reading order: trained models first, encoders alone last.
 
     What `figures` does not name goes by its own name, last.
     """
@@ -104,6 +104,7 @@ def _named(curves: pl.DataFrame, figures: pl.DataFrame, twins: pl.DataFrame) -> 
         )
         .sort(
             "place",
+            "encoder_alone",
             "untrained",
             ~pl.col("run_id").is_in(twins["run_id"].implode()),
             "run_id",
@@ -173,8 +174,15 @@ def _notes(rows: pl.DataFrame) -> Iterator[str]:
     """What the caption says of what is drawn beside the single heads."""
     drawn = set(rows["series"])
     drawn |= {WHOLE} if rows["concatenated"].count() else set()
-    drawn |= {OTHERS} if rows.filter(~pl.col("untrained"))["run_id"].n_unique() > 1 else set()
+    drawn |= {OTHERS} if _has_others(rows) else set()
     yield from (words for series, words in NOTES.items() if series in drawn)
+
+
+def _has_others(rows: pl.DataFrame) -> bool:
+    """Whether some panel has two runs of trained models or more with image values."""
+    valued = rows.filter(pl.col("series") == VALUES, ~pl.col("untrained"))
+    runs = valued.group_by("dataset", "probe").agg(pl.col("run_id").n_unique())
+    return bool((runs["run_id"] > 1).any())
 
 
 def _floors(rows: pl.DataFrame) -> Iterator[str]:
@@ -231,7 +239,7 @@ def _curves(rows: pl.DataFrame) -> alt.LayerChart:
         f"datum.who != {run.name} && !datum.untrained && datum.series == '{VALUES}'"
     )
     here = [name for name in LOOKS if name in set(drawn["series"])]
-    here += [OTHERS] if rows.filter(~pl.col("untrained"))["run_id"].n_unique() > 1 else []
+    here += [OTHERS] if _has_others(rows) else []
     colour, dash = (
         channel("series:N", title=None, scale=alt.Scale(domain=here, range=looks), legend=LEGEND)
         for channel, looks in (

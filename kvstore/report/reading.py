@@ -53,7 +53,7 @@ class Query:
     """
 
     def __init__(self, con: duckdb.DuckDBPyConnection) -> None:
-        # One thread: a sum of floats is then the same bits each time, and an unchanged store keeps its key.
+        # One thread: a sum of floats is then nearly always the same bits, and for the rest see `settled`.
         con.execute("set threads = 1")
         self._con = con
         self._answers: dict[str, Answer] = {}
@@ -115,8 +115,15 @@ def _version(con: duckdb.DuckDBPyConnection, sql: str, rows: pl.DataFrame) -> st
         digest.update(repr(_tables(con, sql)).encode())
     else:
         # Python's own text of the rows: Arrow's bytes hold whatever lies under a null.
-        digest.update(repr((rows.columns, rows.dtypes, rows.rows())).encode())
+        digest.update(repr((rows.columns, rows.dtypes, [settled(row) for row in rows.rows()])).encode())
     return digest.hexdigest()
+
+
+def settled(value: Any) -> Any:
+    """A value less what is noise in it: DuckDB adds in no fixed order, so a sum's last bits may change."""
+    if isinstance(value, float):
+        return f"{round(value, 14) + 0.0:.10g}"
+    return [settled(part) for part in value] if isinstance(value, list | tuple) else value
 
 
 def _tables(con: duckdb.DuckDBPyConnection, sql: str) -> list[Any]:

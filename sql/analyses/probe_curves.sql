@@ -35,6 +35,7 @@ select
     layers.run_id,
     model.name as model,
     ends_with(model.name, '-untrained') as untrained,
+    model.layers = 0 as encoder_alone,
     layers.site,
     layers.layer,
     layers.head,

@@ -19,6 +19,7 @@ from kvstore import masks, recipes, report
 from kvstore.errors import UnknownNameError
 from kvstore.report import gallery
 from kvstore.report.published import Published
+from kvstore.report.reading import settled
 from tests.stores import make_store
 
 HOSTILE = "</script><img src=x onerror=alert(1)>"
@@ -375,3 +376,13 @@ def test_a_large_shade_is_no_larger_than_a_thumbnail() -> None:
     (png,) = re.findall(r'href="data:image/png;base64,([^"]+)"', figure)
     assert Image.open(io.BytesIO(base64.b64decode(png))).size == (240, 150)
     assert 'viewBox="0 0 960 600"' in figure
+
+
+def test_the_last_bits_of_a_sum_rebuild_nothing_but_a_billionth_does() -> None:
+    sums = [(0.1 + 0.2) + 0.3, 0.1 + (0.2 + 0.3)]
+    assert sums[0] != sums[1]
+    assert settled(sums[0]) == settled(sums[1])
+    assert settled((1, [sums[0], None, "a"])) == settled((1, [sums[1], None, "a"]))
+    assert settled(0.3 - (0.1 + 0.2)) == settled(0.0) == settled(-0.0)
+    assert settled(0.6) != settled(0.6 * (1 + 1e-9))
+    assert settled(3e-7) != settled(3.001e-7)

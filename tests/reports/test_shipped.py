@@ -253,6 +253,22 @@ def test_layer_curves_offer_every_run_the_untrained_last(tmp_path: Path) -> None
     assert "untrained twin" not in set(rows["series"])
 
 
+def test_an_encoder_alone_comes_after_all_models(tmp_path: Path) -> None:
+    store = twin_store(tmp_path / "store")
+    with store.publish() as con:
+        con.execute(
+            "insert into model select * replace ('a' as model_id, 'a' as name, 'a' as revision, 0 as layers)"
+            " from model where model_id = 'model'"
+        )
+        con.execute("update run set model_id = 'a' where run_id = 'other'")
+        con.execute(
+            "update score set site = 'encoder', head = null where run_id = 'other' and site = 'value'"
+        )
+    note, chart = blocks(store, "layer_curves")
+    assert choices(chart) == {"Model and run": ["model · run", "model-untrained · twin", "a · other"]}
+    assert "other trained models" not in note.text
+
+
 def test_one_run_of_one_figure_leaves_nothing_to_choose(store: Any) -> None:
     fill_scores(store, [("value", 0, 0, 0.2)])
     _, chart = blocks(store, "layer_curves")
