@@ -64,7 +64,7 @@ def _trained(folder: Path, read: set[str]) -> str:
     except ModelError as error:  # one damaged folder must not hide the other models
         return str(error)
     if str(model_type) not in read:
-        return "an encoder, trained on shapes; not for ingest yet"
+        return f"no family reads its model type ({model_type})"
     return f"built in, trained on shapes ({model_type})"
 
 
