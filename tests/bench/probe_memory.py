@@ -6,7 +6,7 @@ The floor is what torch, DuckDB and Lance take to be loaded at all.
 
 from __future__ import annotations
 
-import resource
+import re
 import shutil
 import subprocess
 import sys
@@ -59,7 +59,8 @@ def _peak(store: Path, probe: str) -> float:
 
 def _probe(store: Path, probe: str) -> None:
     probes.find(probe).predict(Store.open(store), probes.Request("run"))
-    print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024 / 1e6)  # Linux counts in KiB
+    # Linux: of this program alone; ru_maxrss has the parent's, too
+    print(int(re.findall(r"VmHWM:\s+(\d+) kB", Path("/proc/self/status").read_text())[0]) * 1024 / 1e6)
 
 
 if __name__ == "__main__":
