@@ -1,6 +1,6 @@
-"""Probes that predict masks of pixels: predictions as rows of table `mask`, and the course of their work.
+"""Probes that predict masks of pixels: predictions as rows of table `mask`.
 
-A probe of this kind states a `Job`; `carry_out` reads, asks it for one part after another, writes and scores.
+A probe of this kind states a `Job`; how it is carried out stands in `kvstore.probes._work`.
 """
 
 from __future__ import annotations
@@ -15,22 +15,10 @@ import pyarrow as pa
 from kvstore import masks
 from kvstore.geometry import Placed
 from kvstore.matching import Heads
-from kvstore.models import choose_device
 from kvstore.pixels import Cells
-from kvstore.probes import Outcome, Part, Request, parts
-from kvstore.probes._predictions import (
-    POSITION,
-    Done,
-    Head,
-    Writer,
-    heads_of,
-    is_scored,
-    kinds,
-    score,
-    sizes,
-)
-from kvstore.probes._vectors import Places, Source, Stored
-from kvstore.progress import track
+from kvstore.probes import Outcome, Part, Request
+from kvstore.probes._vectors import Source
+from kvstore.probes._work import At, Work
 
 if TYPE_CHECKING:
     from kvstore.store import Store
@@ -124,29 +112,12 @@ class Job:
 
 def carry_out(store: Store, request: Request, job: Job) -> Outcome:
     """Fill `mask` for the request, then `score` for the run; what is complete stays as it is."""
-    run_id = request.run_id
-    with store.connect() as con:
-        wanted = parts(con, request)
-        done = Done.of(con, _COMPLETE, {"run": run_id, "probe": job.probe, "items": job.items})
-        scored = is_scored(con, run_id, job.probe, done)
-    found = sizes(store, run_id, wanted, next(iter(job.grids)))
-    heads = {part: heads_of(part.site, request.heads, found[part.site]) for part in wanted}
-    todo = [part for part in wanted if not set(heads[part]) <= done[part.site, part.layer]]
-    writer = Writer(store, run_id, job.probe, "mask", ("run_id", "probe", "site", "layer", "head"))
-    device = choose_device(request.device) if todo else None
-    with track(job.probe, len(todo) * job.reads, "image") as advance:
-        for part in todo:
-            size = found[part.site]
-            source = Stored(store, run_id, part, job.grids, 2 * size.heads * size.width, device, advance)
-            made = job.predict(part, source, kinds(part.site, request.heads))
-            writer.add(_rows(run_id, job.probe, part.site, part.layer, heads[part], made))
-    if not done[POSITION, 0]:
-        made = job.predict(None, Places(job.grids), "concat")
-        writer.add(_rows(run_id, job.probe, POSITION, 0, [None], made))
-    writer.flush()
-    if writer.rows or not scored:
-        score(store, run_id, job.probe)
-    return Outcome(len(todo), len(wanted) - len(todo), writer.rows, job.items)
+
+    def rows(at: At, source: Source, how: Heads) -> pa.Table:
+        return _rows(request.run_id, job.probe, at, job.predict(at.part, source, how))
+
+    work = Work(job.probe, "mask", _COMPLETE, job.grids, job.items, job.reads, rows)
+    return work.carry_out(store, request)
 
 
 _PLAIN = {
@@ -163,9 +134,7 @@ _PLAIN = {
 _CONTOURS = ("contour", "true_contour", "contour_hits", "true_contour_hits")
 
 
-def _rows(
-    run_id: str, probe: str, site: str, layer: int, heads: list[Head], made: Iterable[Prediction]
-) -> pa.Table:
+def _rows(run_id: str, probe: str, at: At, made: Iterable[Prediction]) -> pa.Table:
     """Rows of `mask`."""
     found = list(made)
     n = len(found)
@@ -179,9 +148,9 @@ def _rows(
         {
             "run_id": pa.repeat(run_id, n),
             "probe": pa.repeat(probe, n),
-            "site": pa.repeat(site, n),
-            "layer": pa.array(np.full(n, layer), pa.int16()),
-            "head": pa.array([heads[one.kind] for one in found], pa.int16()),
+            "site": pa.repeat(at.site, n),
+            "layer": pa.array(np.full(n, at.layer), pa.int16()),
+            "head": pa.array([at.heads[one.kind] for one in found], pa.int16()),
             **columns,
         }
     )

@@ -30,22 +30,10 @@ from kvstore.errors import UsageError
 from kvstore.geometry import Placed, coverage, read_grids
 from kvstore.masks import to_array, union
 from kvstore.matching import TIE, Heads
-from kvstore.models import choose_device
 from kvstore.probes import Outcome, Request, parts
-from kvstore.probes._predictions import (
-    POSITION,
-    Done,
-    Head,
-    Writer,
-    heads_of,
-    is_scored,
-    kinds,
-    score,
-    sizes,
-)
 from kvstore.probes._truth import why_none
-from kvstore.probes._vectors import Places, Source, Stored, normal, unit
-from kvstore.progress import track
+from kvstore.probes._vectors import Source, normal, unit
+from kvstore.probes._work import At, Work
 
 if TYPE_CHECKING:
     import duckdb
@@ -79,7 +67,7 @@ select s.site, s.layer, s.head
 from segment s left join token_grid t on t.run_id = s.run_id and t.image_id = s.image_id and t.grid = 0
 where s.run_id = $run and s.probe = $probe
 group by all
-having count(*) = $images and count(distinct t.image_id) = $images
+having count(*) = $items and count(distinct t.image_id) = $items
 """
 
 Bits = np.ndarray[Any, np.dtype[np.bool_]]
@@ -91,32 +79,16 @@ def predict(store: Store, request: Request) -> Outcome:
     Raises what `kvstore.probes.parts` does, and `UsageError` when the data set has no masks or a half has no
     image with both kinds of patches.
     """
-    run_id = request.run_id
     with store.connect() as con:
-        wanted = parts(con, request)
-        scenes = read_scenes(con, run_id)
-        done = Done.of(con, _COMPLETE, {"run": run_id, "probe": NAME, "images": len(scenes)})
-        scored = is_scored(con, run_id, NAME, done)
-    found = sizes(store, run_id, wanted, scenes[0].image_id)
-    heads = {part: heads_of(part.site, request.heads, found[part.site]) for part in wanted}
-    todo = [part for part in wanted if not set(heads[part]) <= done[part.site, part.layer]]
-    writer = Writer(store, run_id, NAME, "segment", ("run_id", "probe", "site", "layer", "head"))
-    device = choose_device(request.device) if todo else None
+        parts(con, request)
+        scenes = read_scenes(con, request.run_id)
+
+    def rows(at: At, source: Source, how: Heads) -> pa.Table:
+        return _rows(request.run_id, scenes, at, _segment(scenes, source, how))
+
     grids = {scene.image_id: scene.placed for scene in scenes}
-    with track(NAME, 2 * len(todo) * len(scenes), "image") as advance:
-        for part in todo:
-            size = found[part.site]
-            each = 2 * size.heads * size.width
-            source = Stored(store, run_id, part, grids, each, device, advance)
-            predicted = _segment(scenes, source, kinds(part.site, request.heads))
-            writer.add(_rows(run_id, scenes, part.site, part.layer, heads[part], predicted))
-    if not done[POSITION, 0]:
-        predicted = _segment(scenes, Places(grids), "concat")
-        writer.add(_rows(run_id, scenes, POSITION, 0, [None], predicted))
-    writer.flush()
-    if writer.rows or not scored:
-        score(store, run_id, NAME)
-    return Outcome(len(todo), len(wanted) - len(todo), writer.rows, len(scenes))
+    work = Work(NAME, "segment", _COMPLETE, grids, len(scenes), 2 * len(scenes), rows)
+    return work.carry_out(store, request)
 
 
 @dataclass(frozen=True, slots=True)
@@ -206,22 +178,20 @@ def _nearer(vectors: list[torch.Tensor], means: list[torch.Tensor]) -> Bits:
     return np.concatenate([one[..., 0].cpu().numpy() for one in found])
 
 
-def _rows(
-    run_id: str, scenes: Sequence[Scene], site: str, layer: int, heads: list[Head], predicted: list[Bits]
-) -> pa.Table:
+def _rows(run_id: str, scenes: Sequence[Scene], at: At, predicted: list[Bits]) -> pa.Table:
     """Rows of `segment`, head by head in the scenes' order."""
-    n = len(scenes) * len(heads)
+    n = len(scenes) * len(at.heads)
     truth = pa.array([_text(scene.truth) for scene in scenes])
-    index = pa.array(np.tile(np.arange(len(scenes), dtype=np.int32), len(heads)))
+    index = pa.array(np.tile(np.arange(len(scenes), dtype=np.int32), len(at.heads)))
     return pa.table(
         {
             "run_id": pa.repeat(run_id, n),
             "probe": pa.repeat(NAME, n),
-            "image_id": pa.array([scene.image_id for _ in heads for scene in scenes], pa.int32()),
-            "site": pa.repeat(site, n),
-            "layer": pa.array(np.full(n, layer), pa.int16()),
-            "head": pa.array([head for head in heads for _ in scenes], pa.int16()),
-            "predicted": pa.array([_text(bits[k]) for k in range(len(heads)) for bits in predicted]),
+            "image_id": pa.array([scene.image_id for _ in at.heads for scene in scenes], pa.int32()),
+            "site": pa.repeat(at.site, n),
+            "layer": pa.array(np.full(n, at.layer), pa.int16()),
+            "head": pa.array([head for head in at.heads for _ in scenes], pa.int16()),
+            "predicted": pa.array([_text(bits[k]) for k in range(len(at.heads)) for bits in predicted]),
             "truth": pa.DictionaryArray.from_arrays(index, truth),
         }
     )

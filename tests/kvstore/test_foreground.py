@@ -8,7 +8,7 @@ import pytest
 
 from kvstore.errors import UsageError
 from kvstore.masks import from_array
-from kvstore.probes import Request, _predictions, _vectors, foreground
+from kvstore.probes import Request, _predictions, _vectors, _work, foreground
 from kvstore.query import run_analysis
 from tests.intervals import check
 from tests.pairs import write_spans
@@ -329,7 +329,7 @@ def test_a_kill_before_the_figures_leaves_none_of_fewer_images(
         def dies(*_: Any) -> None:
             raise KeyboardInterrupt
 
-        broken.setattr(foreground, "score", dies)
+        broken.setattr(_work, "score", dies)
         with pytest.raises(KeyboardInterrupt):
             foreground.predict(made.store, Request("run"))
     assert foreground.predict(made.store, Request("run")).made == 0
