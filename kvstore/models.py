@@ -196,6 +196,17 @@ def load(name: str, device: str | None = None, dtype: str | None = None) -> Load
     return with_weights(loaded, chosen, choose_dtype(dtype, chosen))
 
 
+def load_again(name: str, revision: str, run_id: str, device: str | None, dtype: str) -> Loaded:
+    """The model that made a run; `ModelError` when what has its name by now is another."""
+    loaded = load(name, device, dtype)
+    if loaded.revision != revision:
+        raise ModelError(
+            f"run '{run_id}' was made with revision {revision[:12]} of '{name}', which is "
+            f"{loaded.revision[:12]} by now; ingest again under another --run"
+        )
+    return loaded
+
+
 def check_usable(loaded: Loaded, device: str, *, asked: bool) -> None:
     """Raise `ModelError` for a large model on a CPU unasked, and for a folder that lacks weights."""
     parameters = loaded.description["parameters"]

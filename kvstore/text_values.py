@@ -153,7 +153,9 @@ class _Run:
 
 def _make(run: _Run, texts: Sequence[str], device: str | None) -> None:
     """Make the vectors of texts and commit their rows, chunk by chunk, to the tables that lack them."""
-    loaded = _load(run, device)
+    from kvstore import models
+
+    loaded = models.load_again(run.model, run.revision, run.run_id, device, run.dtype)
     made = _embedded(loaded, texts) if run.is_encoder else _prefilled(loaded, texts, run)
     have = {kind: run.texts(kind) for kind in run.columns}
     with track("texts", len(texts), "text") as advance:
@@ -199,19 +201,6 @@ def _check_tower(loaded: Loaded) -> None:
             f"model '{loaded.name}' ({type(loaded.model).__name__}) has no text tower, so its encoder cannot"
             " be compared with texts; use a run of one with both towers, as tiny-encoder"
         )
-
-
-def _load(run: _Run, device: str | None) -> Loaded:
-    """The run's model; `ModelError` when what has its name by now is another."""
-    from kvstore import models
-
-    loaded = models.load(run.model, device, run.dtype)
-    if loaded.revision != run.revision:
-        raise ModelError(
-            f"run '{run.run_id}' was made with revision {run.revision[:12]} of '{run.model}', which is "
-            f"{loaded.revision[:12]} by now; ingest again under another --run"
-        )
-    return loaded
 
 
 def _ids(loaded: Loaded, text: str) -> list[int]:

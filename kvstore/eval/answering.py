@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 import pyarrow as pa
 
-from kvstore.errors import ImageError, ModelError, UnknownNameError, UsageError
+from kvstore.errors import ImageError, UnknownNameError, UsageError
 from kvstore.eval import Outcome, Request, questions
 from kvstore.eval.pictures import Pictures
 from kvstore.eval.prompts import Group, Prompt, expanded, groups, option_ids
@@ -161,7 +161,7 @@ _METHODS: dict[str, Callable[[_Work, Context, Sequence[Prompt]], list[Row]]] = {
 
 
 def _load(request: Request, who: Subject) -> Loaded:
-    """The run's model; `ModelError` when what has its name by now is another."""
+    """The run's model, as `models.load_again` gives it; `UsageError` for an encoder alone."""
     from kvstore import models
 
     if models.load_config(who.model).is_encoder:
@@ -169,10 +169,6 @@ def _load(request: Request, who: Subject) -> Loaded:
             f"run '{request.run_id}' is of '{who.model}', a vision encoder alone, which answers no question; "
             "choose a --run of a multimodal model"
         )
-    loaded = models.load(who.model, request.device, request.dtype or who.dtype)
-    if loaded.revision != who.revision:
-        raise ModelError(
-            f"run '{request.run_id}' was made with revision {who.revision[:12]} of '{who.model}', which is "
-            f"{loaded.revision[:12]} by now; ingest again under another --run"
-        )
-    return loaded
+    return models.load_again(
+        who.model, who.revision, request.run_id, request.device, request.dtype or who.dtype
+    )
