@@ -63,17 +63,34 @@ class Expression:
 
 
 @dataclass(frozen=True, slots=True)
+class Note:
+    """Something in a data set's files that was not taken as it stands, or not at all.
+
+    `kind` is a fixed phrase in the plural, the same for all of its kind ("segmentations that cannot be
+    read"); `place` is where the first is, for a person to look up ("instances.json, annotation 22"); `count`
+    is how many. `lost` says that something is left out of the store, for which `kvstore ingest` ends with
+    exit code 1; else it was read in the one way in which it can be meant.
+    """
+
+    kind: str
+    place: str
+    count: int = 1
+    lost: bool = True
+
+
+@dataclass(frozen=True, slots=True)
 class Annotations:
     """All that a data set says of one image.
 
     `void` is the mask (as `Object.mask`) of pixels that no evaluation counts: VOC's and DAVIS's 255,
-    ImageNet-S's 1000; None where there are none.
+    ImageNet-S's 1000; None where there are none. `notes` are of what lies in this image's files.
     """
 
     objects: tuple[Object, ...] = ()
     captions: tuple[str, ...] = ()
     expressions: tuple[Expression, ...] = ()
     void: str | None = None
+    notes: tuple[Note, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -147,6 +164,7 @@ class Dataset:
     `sources` are the annotation files read (their bytes enter the fingerprint); `identity` is whatever else
     tells this data set from another (a seed, a size). `images` may build its records on access.
     `categories` are the names of all categories by the data set's own numbers, those without an image too.
+    `notes` are of what was met while loading; what lies in one image's files is told by `Annotations.notes`.
     """
 
     name: str
@@ -159,6 +177,7 @@ class Dataset:
     questions: Sequence[Question] = ()
     clips: Sequence[Clip] = ()
     categories: Mapping[int, str] = field(default_factory=dict)
+    notes: Sequence[Note] = ()
 
 
 class DatasetRecipe(Protocol):
