@@ -205,9 +205,9 @@ def _check_tower(loaded: Loaded) -> None:
 
 def _ids(loaded: Loaded, text: str) -> list[int]:
     """Token ids of a user turn that begins with a text, up to its last token."""
-    from kvstore import models
+    from kvstore import prompting
 
-    ids = models.prompt_ids(loaded, text)
+    ids = prompting.prompt_ids(loaded, text)
     start = loaded.tokenizer(loaded.family.IMAGE_START, add_special_tokens=False)["input_ids"]
     return ids[: len(ids) - len(start)]
 

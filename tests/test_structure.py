@@ -125,13 +125,14 @@ def test_imports_point_one_way():
         "stored",
         "text_values",
         "vectors",
+        "devices",
         "models",
         "recipes",
         "progress",
         "query",
     )
     assert strays("probes", *ground, *stored) == {}
-    asking = ("datasets", "images", "models", "progress", "recipes")
+    asking = ("datasets", "images", "models", "progress", "prompting", "recipes")
     assert strays("eval", *ground, *asking) == {}
 
 

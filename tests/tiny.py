@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
-from kvstore import models
+from kvstore import models, prompting
 
 NAMES = ("tiny-onevision", "tiny-next", "tiny-qwen")
 
@@ -31,7 +31,7 @@ def named(name: str) -> models.Loaded:
 @cache
 def processor(name: str) -> Any:
     """The real processor of a tiny model."""
-    return models.processor(loaded(name))
+    return prompting.processor(loaded(name))
 
 
 def noise(size: tuple[int, int], seed: int = 0) -> Image.Image:

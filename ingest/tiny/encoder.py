@@ -14,7 +14,7 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
-from kvstore import models
+from kvstore import devices, models
 
 from . import loop, sheets
 from .asking import CAPTION
@@ -60,7 +60,7 @@ def train(folder: Path, scenes: Sequence[Sheet], *, seed: int, steps: int, batch
         model.logit_scale.fill_(math.log(10.0))
         model.logit_bias.fill_(-5.0)
     heads = Heads(loaded.config.vision_config.hidden_size)
-    device = models.choose_device()
+    device = devices.choose_device()
     model.to(device)
     heads.to(device)
 

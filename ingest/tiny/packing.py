@@ -9,7 +9,7 @@ from typing import Any
 
 import torch
 
-from kvstore import models
+from kvstore import models, prompting
 from kvstore.contracts import Inputs
 
 from .asking import CAPTION, Mix
@@ -31,7 +31,7 @@ class Template:
 
     def head(self, prefix: str = "") -> list[int]:
         """Ids before the first image's tokens."""
-        return models.prompt_ids(self._loaded, prefix)
+        return prompting.prompt_ids(self._loaded, prefix)
 
     def pieces(self, text: str, images: int = 1) -> list[list[int]]:
         """Ids between the images and, last, behind them: `images` lists."""

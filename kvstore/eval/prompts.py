@@ -6,7 +6,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from kvstore import models
+from kvstore import prompting
 from kvstore.contracts import Inputs
 from kvstore.eval.questions import Asked, Picture
 
@@ -34,7 +34,7 @@ class Group:
 
 def prompt(loaded: Loaded, question: Asked, prefix: str) -> Prompt:
     """The prompt of a question about its images, after `prefix`; the model's own chat template."""
-    ids = models.question_ids(loaded, question.text, len(question.images), prefix)
+    ids = prompting.question_ids(loaded, question.text, len(question.images), prefix)
     cut = len(ids) - ids[::-1].index(loaded.image_token_id)
     return Prompt(question, tuple(ids[:cut]), tuple(ids[cut:]))
 

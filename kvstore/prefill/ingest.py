@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
-from kvstore import datasets, models, vectors
+from kvstore import datasets, devices, models, prompting, vectors
 from kvstore.contracts import Inputs, Site
 from kvstore.errors import ImageError, UsageError
 from kvstore.prefill import annotate, record
@@ -88,7 +88,7 @@ class Outcome:
 
 def plan(options: Options) -> Plan:
     """Resolve what is asked for: data set, model (without its weights), layers, device, prompt."""
-    device = models.choose_device(options.device)
+    device = devices.choose_device(options.device)
     dataset = datasets.load(options.dataset, options.root, options.split, options.limit)
     model = models.load_config(options.model)
     options = settled(options, model)
@@ -99,8 +99,8 @@ def plan(options: Options) -> Plan:
         model=model,
         shape=shape_of(options, model.description),
         device=device,
-        dtype=models.choose_dtype(options.dtype, device),
-        head=() if model.is_encoder else tuple(models.prompt_ids(model, options.prefix)),
+        dtype=devices.choose_dtype(options.dtype, device),
+        head=() if model.is_encoder else tuple(prompting.prompt_ids(model, options.prefix)),
     )
 
 

@@ -8,9 +8,9 @@ from typing import TYPE_CHECKING
 
 import pyarrow as pa
 
+from kvstore.devices import choose_device
 from kvstore.geometry import Placed
 from kvstore.matching import Heads
-from kvstore.models import choose_device
 from kvstore.probes import Outcome, Part, Request, parts
 from kvstore.probes._predictions import (
     POSITION,

@@ -23,9 +23,9 @@ import numpy as np
 import pyarrow as pa
 
 from kvstore.contracts import Site
+from kvstore.devices import choose_device
 from kvstore.geometry import centre_of
 from kvstore.matching import nearest
-from kvstore.models import choose_device
 from kvstore.pairs import Points, read_points
 from kvstore.probes import Outcome, Part, Request, parts
 from kvstore.probes._predictions import (

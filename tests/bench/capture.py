@@ -9,7 +9,7 @@ from __future__ import annotations
 import torch
 from transformers import DynamicCache
 
-from kvstore import models
+from kvstore import models, prompting
 from kvstore.prefill.blocks import Buffer
 from kvstore.prefill.forward import Engine, Prompt
 from kvstore.prefill.moments import KeyMoments
@@ -25,7 +25,7 @@ def measure() -> list[Figure]:
     """A batch of 4 images, all layers, keys and values."""
     loaded = models.load("tiny-onevision", "cpu", "float32")
     shape = shape_of(Options("shapes", "tiny-onevision", sites=("value", "key")), loaded.description)
-    prompt = Prompt(tuple(models.prompt_ids(loaded)), loaded.image_token_id)
+    prompt = Prompt(tuple(prompting.prompt_ids(loaded)), loaded.image_token_id)
     engine = Engine(loaded.model, loaded.family, prompt, shape, 1, KeyMoments())
     inputs = [
         loaded.family.preprocess(loaded.config, loaded.image_processor, image, "base")

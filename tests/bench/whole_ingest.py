@@ -14,7 +14,7 @@ from pathlib import Path
 import torch
 from PIL import Image
 
-from kvstore import models
+from kvstore import models, prompting
 from kvstore.prefill import ingest
 from kvstore.prefill.options import Options
 from kvstore.store import Store
@@ -53,7 +53,7 @@ def _kvstore(folder: Path, number: int) -> float:
 def _script(folder: Path) -> float:
     def run() -> None:
         loaded = models.load("tiny-onevision", "cpu", "float32")
-        processor = models.processor(loaded)
+        processor = prompting.processor(loaded)
         turn = [{"role": "user", "content": [{"type": "image"}, {"type": "text", "text": "what is it?"}]}]
         text = processor.apply_chat_template(turn, add_generation_prompt=True)
         for path in sorted((folder / "images").iterdir())[:BY_SCRIPT]:

@@ -13,7 +13,7 @@ import pytest
 import torch
 import transformers as t
 
-from kvstore import models, probes
+from kvstore import model_names, models, probes, prompting
 from kvstore.contracts import Layout
 from kvstore.errors import ImageError, ModelError, UsageError
 from kvstore.prefill.forward import Engine
@@ -310,7 +310,7 @@ def test_an_encoder_has_no_prompt_and_dinov2_no_tokenizer() -> None:
     with pytest.raises(
         UsageError, match="'tiny-dinov2-untrained' is a vision encoder alone and reads no prompt"
     ):
-        models.prompt_ids(loaded("tiny-dinov2"))
+        prompting.prompt_ids(loaded("tiny-dinov2"))
     with pytest.raises(ModelError, match=r"tokenizer\.json cannot be loaded"):
         _ = loaded("tiny-dinov2").tokenizer
     assert len(loaded("tiny-clip").tokenizer("a red fish")["input_ids"]) > 3
@@ -319,9 +319,9 @@ def test_an_encoder_has_no_prompt_and_dinov2_no_tokenizer() -> None:
 def test_aliases_of_encoders() -> None:
     names = {"siglip-so400m": "google/siglip-so400m-patch14-384", "dinov2-large": "facebook/dinov2-large"}
     names["clip-large"] = "openai/clip-vit-large-patch14-336"
-    assert {name: models.resolve(name).location for name in names} == names
+    assert {name: model_names.resolve(name).location for name in names} == names
     near = {"google/siglip-base-patch16-224": "tiny-encoder", "openai/clip-vit-base-patch32": "tiny-clip"}
-    assert {name: models.nearest_tiny(name) for name in near} == near
+    assert {name: model_names.nearest_tiny(name) for name in near} == near
 
 
 def test_settings_as_clip_itself_has_them(tmp_path: Path) -> None:

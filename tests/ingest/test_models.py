@@ -10,7 +10,7 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from kvstore import models, recipes
+from kvstore import models, prompting, recipes
 from kvstore.contracts import Layout
 from kvstore.errors import ImageError
 from tests import tiny
@@ -87,7 +87,7 @@ def test_prompt_head_and_image_tokens_are_the_processors(name: str, size: tuple[
     turn = {"role": "user", "content": [{"type": "image"}, {"type": "text", "text": "Is it a dog?"}]}
     text = processor.apply_chat_template([turn], add_generation_prompt=True)
     ids = processor(text=text, images=tiny.noise(size), return_tensors="pt").input_ids[0].tolist()
-    head = models.prompt_ids(model)
+    head = prompting.prompt_ids(model)
     layout = model.family.layout(model.config, model.image_processor, size, "all")
     token = model.image_token_id
     assert ids[: len(head) + layout.tokens] == head + [token] * layout.tokens
@@ -113,14 +113,14 @@ def test_prefix_stands_verbatim_right_before_the_image(name: str) -> None:
     text = PREFIXED[name].format(system=SYSTEM)
     ids = tiny.processor(name)(text=text, images=tiny.noise((60, 40)), return_tensors="pt").input_ids[0]
     head = ids[: ids.tolist().index(model.image_token_id)].tolist()
-    assert models.prompt_ids(model, " A cat. ") == head
-    assert text.startswith(models.prompt(model, " A cat. "))
+    assert prompting.prompt_ids(model, " A cat. ") == head
+    assert text.startswith(prompting.prompt(model, " A cat. "))
 
 
 def test_begin_of_text_is_there_once_where_the_tokenizer_puts_it() -> None:
     model = tiny.loaded("tiny-next")
-    assert models.prompt_ids(model).count(model.tokenizer.bos_token_id) == 1
-    assert models.prompt_ids(model)[0] == model.tokenizer.bos_token_id
+    assert prompting.prompt_ids(model).count(model.tokenizer.bos_token_id) == 1
+    assert prompting.prompt_ids(model)[0] == model.tokenizer.bos_token_id
 
 
 def features(model: models.Loaded, name: str, images: list[Any]) -> list[torch.Tensor]:
@@ -265,7 +265,7 @@ def test_qwen_positions_count_rows_and_columns_from_the_prompt_on() -> None:
         model.family.preprocess(model.config, model.image_processor, tiny.noise(size), "base")
         for size in ((280, 196), (196, 196))
     ]
-    head = models.prompt_ids(model)
+    head = prompting.prompt_ids(model)
     longest = max(item.layout.tokens for item in batch)
     rows = [
         head + [model.image_token_id] * item.layout.tokens + [0] * (longest - item.layout.tokens)

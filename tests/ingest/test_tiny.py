@@ -14,7 +14,7 @@ import numpy as np
 import pytest
 import torch
 
-from kvstore import models, recipes
+from kvstore import models, prompting, recipes
 from tests.tiny import NAMES
 
 recipes.load("ingest/datasets", "shapes")  # makes kvstore.recipes.ingest importable as a package
@@ -81,7 +81,7 @@ def plain_logits(
     loaded: models.Loaded, scenes: list[Any], text: str, answer: str, prefix: str
 ) -> torch.Tensor:
     """Logits that predict the answer's tokens and its end, by the real processor and model."""
-    processor = models.processor(loaded)
+    processor = prompting.processor(loaded)
     content = [{"type": "image"}] * len(scenes) + ([{"type": "text", "text": text}] if text else [])
     prompt = loaded.tokenizer.apply_chat_template(
         [{"role": "user", "content": content}],

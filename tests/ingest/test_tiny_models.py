@@ -11,7 +11,7 @@ import pytest
 import torch
 from safetensors import safe_open
 
-from kvstore import models
+from kvstore import models, prompting
 from kvstore.model_files import shipped
 from tests.tiny import NAMES
 
@@ -129,7 +129,7 @@ def generated(loaded: models.Loaded, picture: Any, text: str) -> str:
         tokenize=False,
     )
     special = not prompt.startswith(loaded.tokenizer.bos_token or "\0")
-    made = models.processor(loaded)(
+    made = prompting.processor(loaded)(
         images=[picture], text=prompt, return_tensors="pt", add_special_tokens=special
     )
     with torch.no_grad():

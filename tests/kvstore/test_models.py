@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 import torch
 
-from kvstore import model_files, models
+from kvstore import devices, model_files, model_names, models, prompting
 from kvstore.errors import ModelError, UnknownNameError, UsageError
 from tests import tiny
 
@@ -25,27 +25,30 @@ def folder(tmp_path: Path) -> Path:
 
 
 def test_importing_models_leaves_torch_and_transformers_alone() -> None:
-    code = "import kvstore.models as m, sys; m.aliases(); print({'torch', 'transformers'} & {*sys.modules})"
+    code = (
+        "import sys, kvstore.models, kvstore.model_names as names; names.aliases()\n"
+        "print({'torch', 'transformers'} & {*sys.modules})"
+    )
     made = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert made.stdout == "set()\n"
 
 
 def test_names_resolve(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    assert models.resolve("tiny-qwen") == models.Source("tiny-qwen", "tiny", "tiny-qwen")
-    alias = models.resolve("llava-onevision-7b")
+    assert model_names.resolve("tiny-qwen") == model_names.Source("tiny-qwen", "tiny", "tiny-qwen")
+    alias = model_names.resolve("llava-onevision-7b")
     assert (alias.kind, alias.location) == ("hub", "llava-hf/llava-onevision-qwen2-7b-ov-hf")
-    assert models.resolve("some/model").kind == "hub"
-    assert models.resolve(str(folder)).kind == "folder"
+    assert model_names.resolve("some/model").kind == "hub"
+    assert model_names.resolve(str(folder)).kind == "folder"
     monkeypatch.chdir(folder.parent)
-    assert models.resolve("my-next").location == str(folder)
+    assert model_names.resolve("my-next").location == str(folder)
 
 
 def test_unknown_name_is_answered_with_the_nearest() -> None:
     with pytest.raises(UnknownNameError, match=r"did you mean 'qwen2\.5-vl-7b'") as caught:
-        models.resolve("qwen2.5-v1-7b")
+        model_names.resolve("qwen2.5-v1-7b")
     assert caught.value.nearest == "qwen2.5-vl-7b"
     with pytest.raises(ModelError, match=r"no model folder '\./nowhere'"):
-        models.resolve("./nowhere")
+        model_names.resolve("./nowhere")
 
 
 def test_description_is_that_of_the_model() -> None:
@@ -69,7 +72,7 @@ def test_load_config_is_load_without_weights() -> None:
     whole, part = tiny.loaded("tiny-onevision"), models.load_config("tiny-onevision-untrained")
     assert part.model is None
     assert (part.revision, part.description) == (whole.revision, whole.description)
-    assert models.prompt_ids(part, "a") == models.prompt_ids(whole, "a")
+    assert prompting.prompt_ids(part, "a") == prompting.prompt_ids(whole, "a")
 
 
 def test_a_loaded_model_is_frozen_and_in_its_dtype() -> None:
@@ -160,18 +163,18 @@ def test_the_processors_template_goes_before_the_tokenizers(folder: Path) -> Non
     template = "{% for m in messages %}USER: {% for part in m['content'] %}<image>\n{% endfor %}{% endfor %}"
     (folder / "chat_template.jinja").unlink()
     (folder / "chat_template.json").write_text(json.dumps({"chat_template": template}))
-    assert models.prompt(models.load_config(str(folder)), "hi ") == "USER: hi "
+    assert prompting.prompt(models.load_config(str(folder)), "hi ") == "USER: hi "
 
 
 def test_a_template_that_writes_the_begin_token_gets_no_second(folder: Path) -> None:
     (folder / "chat_template.jinja").write_text("{{ bos_token }}[INST] <image>\n [/INST]")
     made = models.load_config(str(folder))
-    assert models.prompt_ids(made).count(made.tokenizer.bos_token_id) == 1
+    assert prompting.prompt_ids(made).count(made.tokenizer.bos_token_id) == 1
 
 
 def test_a_prefix_that_holds_the_placeholder_is_refused() -> None:
     with pytest.raises(UsageError, match="<image>"):
-        models.prompt(tiny.loaded("tiny-next"), "an <image> before")
+        prompting.prompt(tiny.loaded("tiny-next"), "an <image> before")
 
 
 @pytest.mark.parametrize(
@@ -259,16 +262,16 @@ def test_a_large_model_is_not_run_on_the_cpu_unasked(monkeypatch: pytest.MonkeyP
 
 def test_devices_and_dtypes(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
-    assert models.choose_device() == "cuda"
+    assert devices.choose_device() == "cuda"
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
     monkeypatch.setattr(torch.backends.mps, "is_available", lambda: False)
-    assert models.choose_device() == "cpu"
-    assert models.choose_dtype(None, "cuda:0") == "bfloat16"
-    assert models.choose_dtype(None, "cpu") == "float32"
+    assert devices.choose_device() == "cpu"
+    assert devices.choose_dtype(None, "cuda:0") == "bfloat16"
+    assert devices.choose_dtype(None, "cpu") == "float32"
     with pytest.raises(UnknownNameError, match="did you mean 'float16'"):
-        models.choose_dtype("float61", "cpu")
+        devices.choose_dtype("float61", "cpu")
     with pytest.raises(UsageError, match="device 'gpu' cannot be used"):
-        models.choose_device("gpu")
+        devices.choose_device("gpu")
 
 
 def test_a_tiny_model_appears_whole_and_the_first_of_two_stays(

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 import torch
 
-from kvstore import models, text_values
+from kvstore import models, prompting, text_values
 from kvstore.errors import ModelError, UsageError
 from kvstore.store import Store
 from tests import tiny
@@ -46,7 +46,7 @@ def of_encoder(store: Store, layer: int = 0) -> np.ndarray[Any, Any]:
 
 def plain(loaded: models.Loaded, text: str) -> tuple[Any, torch.Tensor]:
     """The cache of an ordinary forward pass of the prompt that ends with a text, and its embeddings."""
-    prompt = models.prompt(loaded, text).removesuffix(loaded.family.IMAGE_START)
+    prompt = prompting.prompt(loaded, text).removesuffix(loaded.family.IMAGE_START)
     assert prompt.endswith(text)
     ids = loaded.tokenizer(prompt, return_tensors="pt")["input_ids"]
     with torch.no_grad():

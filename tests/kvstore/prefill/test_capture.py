@@ -18,7 +18,7 @@ import torch
 from PIL import Image
 from transformers import DynamicCache
 
-from kvstore import models
+from kvstore import models, prompting
 from kvstore.contracts import Layout
 from kvstore.prefill.blocks import Blocks, Buffer
 from kvstore.prefill.capture import only_keys_and_values
@@ -71,7 +71,7 @@ def captured(
     kind: type[Buffer] = Buffer,
     layers: tuple[int, ...] | None = None,
 ) -> list[Blocks]:
-    prompt = Prompt(tuple(models.prompt_ids(loaded, prefix)), loaded.image_token_id)
+    prompt = Prompt(tuple(prompting.prompt_ids(loaded, prefix)), loaded.image_token_id)
     shape = shape_of(loaded, layers)
     engine = Engine(loaded.model, loaded.family, prompt, shape, 1, KeyMoments())
     inputs = [loaded.family.preprocess(loaded.config, loaded.image_processor, i, view) for i in images]
@@ -97,7 +97,7 @@ class Plain:
 
 def ordinary_inputs(loaded: models.Loaded, image: Image.Image, prefix: str) -> Any:
     """The whole prompt with a question, as the real processor makes it."""
-    processor = models.processor(loaded)
+    processor = prompting.processor(loaded)
     turn = [{"role": "user", "content": [{"type": "image"}, {"type": "text", "text": "what is it?"}]}]
     text = processor.apply_chat_template(turn, add_generation_prompt=True)
     mark = loaded.family.IMAGE_START + loaded.tokenizer.convert_ids_to_tokens(loaded.image_token_id)

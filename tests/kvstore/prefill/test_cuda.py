@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 
-from kvstore import models
+from kvstore import models, prompting
 from kvstore.prefill.blocks import Blocks, Buffer
 from kvstore.prefill.forward import Engine, Prompt
 from kvstore.prefill.moments import KeyMoments
@@ -26,7 +26,7 @@ def stored(device: str, dtype: str) -> tuple[list[Blocks], KeyMoments]:
     loaded = models.load("tiny-onevision", device, dtype)
     shape = shape_of(Options("shapes", "tiny-onevision"), loaded.description)
     moments = KeyMoments()
-    prompt = Prompt(tuple(models.prompt_ids(loaded)), loaded.image_token_id)
+    prompt = Prompt(tuple(prompting.prompt_ids(loaded)), loaded.image_token_id)
     engine = Engine(loaded.model, loaded.family, prompt, shape, 1, moments)
     images = [tiny.noise((100, 80), seed) for seed in range(2 * BATCHES)]
     inputs = [loaded.family.preprocess(loaded.config, loaded.image_processor, i, "base") for i in images]

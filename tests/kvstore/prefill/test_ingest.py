@@ -10,7 +10,7 @@ import pytest
 import torch
 from transformers import DynamicCache
 
-from kvstore import models
+from kvstore import prompting
 from kvstore.contracts import Layout
 from kvstore.errors import UsageError
 from kvstore.prefill.forward import Engine
@@ -43,7 +43,7 @@ def overview(name: str, size: tuple[int, int], seed: int, prefix: str = "") -> t
     with torch.no_grad():
         states = core.vision_tower(pixels[0][:1], output_hidden_states=True).hidden_states
         features = core.multi_modal_projector(states[config.vision_feature_layer])[0]
-        head = torch.tensor([models.prompt_ids(loaded, prefix)])
+        head = torch.tensor([prompting.prompt_ids(loaded, prefix)])
         embeds = torch.cat([core.get_input_embeddings()(head), features[None]], 1)
         cache = core.language_model(inputs_embeds=embeds, use_cache=True).past_key_values
     return features, cache, states
@@ -98,7 +98,7 @@ def test_grid_of_the_overview_covers_what_the_encoders_patches_cover(whole: Stor
 
 def test_first_position_counts_the_prompt_before_the_image(images: Path, tmp_path: Path) -> None:
     store, _ = ingest(tmp_path, images, limit=1, prefix="look at this: ")
-    head = models.prompt_ids(tiny.named("tiny-onevision"), "look at this: ")
+    head = prompting.prompt_ids(tiny.named("tiny-onevision"), "look at this: ")
     assert query(store, "select first_position, row_stride from token_grid") == [(len(head), side())]
     assert query(store, "select prefix, tokens from run") == [("look at this: ", len(head) + side() ** 2)]
     cache = overview("tiny-onevision", SIZES[0], 0, "look at this: ")[1]

@@ -1,0 +1,93 @@
+"""The prompt around an image: the model's own chat template, in text and in token ids."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from kvstore import model_files
+from kvstore.errors import ModelError, UsageError
+from kvstore.models import Loaded
+
+
+def processor(loaded: Loaded) -> Any:
+    """The real processor of the family for text and images, built from its parts.
+
+    Its video part, where it has one, is left out: that would need torchvision.
+    """
+    import transformers
+    from transformers.models.auto.processing_auto import PROCESSOR_MAPPING_NAMES
+
+    real = getattr(transformers, PROCESSOR_MAPPING_NAMES[loaded.config.model_type])
+
+    def check(self: Any, argument_name: str, argument: Any) -> Any:
+        return (
+            None if argument is None else real.check_argument_for_proper_class(self, argument_name, argument)
+        )
+
+    kind = type(
+        real.__name__, (real,), {"check_argument_for_proper_class": check, "__module__": real.__module__}
+    )
+    settings = model_files.processor_settings(loaded.folder)
+    return kind(loaded.image_processor, loaded.tokenizer, chat_template=loaded.chat_template, **settings)
+
+
+def prompt(loaded: Loaded, prefix: str = "") -> str:
+    """The text before the first image token: a user turn that begins with `prefix` and the image.
+
+    Templates put images before text whatever the order of the turn's content, so the rendered text is cut
+    where the image starts and the prefix is put there verbatim.
+    """
+    return _rendered(loaded, prefix)[0]
+
+
+def prompt_ids(loaded: Loaded, prefix: str = "") -> list[int]:
+    """Token ids before the first image token, as the real processor makes them of the whole prompt."""
+    ids = _ids(loaded, "".join(_rendered(loaded, prefix)))
+    return ids[: ids.index(loaded.image_token_id)]
+
+
+def question_ids(loaded: Loaded, question: str, images: int, prefix: str = "") -> list[int]:
+    """Token ids of a whole prompt: a user turn of images, each one placeholder, and a question, verbatim.
+
+    `prefix` stands right before the first image, as in `prompt`. Raises `UsageError` for a question that
+    holds the placeholder.
+    """
+    return _ids(loaded, "".join(_rendered(loaded, prefix, images, question)))
+
+
+def _ids(loaded: Loaded, text: str) -> list[int]:
+    """Token ids of a rendered prompt, as the real processor makes them."""
+    begin = loaded.tokenizer.bos_token
+    # as `apply_chat_template` does: a template that writes the begin token itself gets no second one
+    special = not (begin is not None and text.startswith(begin))
+    return [int(token) for token in loaded.tokenizer(text, add_special_tokens=special)["input_ids"]]
+
+
+def _rendered(
+    loaded: Loaded, prefix: str, images: int = 1, question: str | None = None
+) -> tuple[str, str, str]:
+    """Head (prefix and image start included), placeholder and tail of the rendered prompt."""
+    if loaded.is_encoder:
+        raise UsageError(
+            f"model '{loaded.name}' is a vision encoder alone and reads no prompt; take a model with a "
+            f"language model, for example {model_files.command_with('tiny-onevision')}"
+        )
+    placeholder = loaded.tokenizer.convert_ids_to_tokens(loaded.image_token_id)
+    for what, text in (("prefix", prefix), ("question", question)):
+        if placeholder in (text or ""):
+            raise UsageError(f"the {what} holds '{placeholder}', which stands for the image")
+    content = [{"type": "image"}] * images
+    content += [] if question is None else [{"type": "text", "text": question}]
+    text = loaded.tokenizer.apply_chat_template(
+        [{"role": "user", "content": content}],
+        chat_template=loaded.chat_template,
+        add_generation_prompt=True,
+        tokenize=False,
+    )
+    start = loaded.family.IMAGE_START
+    head, found, tail = text.partition(start + placeholder)
+    if not found:
+        raise ModelError(
+            f"the chat template in '{loaded.folder}' writes no '{start + placeholder}' for an image"
+        )
+    return head + prefix + start, placeholder, tail
