@@ -37,13 +37,11 @@ def build(query: Query) -> Iterator[Block]:
 def _run(query: Query, run: str, rows: pl.DataFrame) -> Iterator[Block]:
     main = rows.filter("main_grid").with_columns(drawn=pl.col("share").clip(FLOOR))
     grid, images = f"{main.item(0, 'rows')} x {main.item(0, 'columns')}", _least(main, "images")
-    others = rows.filter(~pl.col("main_grid")).select("rows", "columns", "grid").unique().height
     if images < 2:
         what = f"Run {run} has {images} image on its {grid} grid; a variance over images needs 2 at least."
         yield Missing(what, "kvstore ingest shapes --sites value,key", group=run)
         return
-    also = f" {others} other shapes of grid, with fewer images, are left out." if others else ""
-    yield Note(f"{images:,} images on a grid of {grid} patches.{also}", group=run)
+    yield Note(f"{images:,} images on a grid of {grid} patches.{_left_out(query, run)}", group=run)
     yield Chart(f"{run}.heads", "Every layer and head", _heat(main), HEAT.format(n=images), group=run)
     yield Chart(f"{run}.layers", "Along the layers", _curve(main), CURVE.format(n=images), group=run)
     places = query("key_positions", run=run).with_columns(drawn=pl.col("share").clip(FLOOR))
@@ -71,6 +69,16 @@ PLACES = (
     " top left; the colours span their own range. Single bright or dark cells are positions unlike their"
     " head."
 )
+
+
+def _left_out(query: Query, run: str) -> str:
+    """What of a run's images and grids the charts do not show."""
+    grids = query("key_grids", run=run)
+    uncounted = grids.filter(pl.col("counted") == 0)
+    told = f" {grids.height - uncounted.height - 1} other grids, with fewer images, are not drawn."
+    if uncounted.height:
+        told += f" {uncounted.height} more are in no statistic: the memory for sums was full when they came."
+    return told if grids.height > 1 else ""
 
 
 def _least(rows: pl.DataFrame, column: str) -> Any:

@@ -140,3 +140,17 @@ create or replace macro image_value(run, image, at_layer, at_head) as table
     join vectors on vectors.patch = places.patch
     order by places.patch;
 comment on macro table image_value is 'image_value(run, image, layer, head): one row per patch with its grid, row, col, key and value';
+
+-- key_share(run): one row per row of key_stat, of one run or of all (null), with share: what of E|k|^2 varies over
+-- images. It is null of one image, which cannot tell, and 0 where all keys are zero.
+create or replace macro key_share(of_run) as table
+    select
+        *,
+        case
+            when variance is null then null
+            when mean_square > 0 then greatest(variance, 0) / mean_square
+            else 0
+        end as share,
+    from key_stat
+    where of_run is null or run_id = of_run;
+comment on macro table key_share is 'key_share(run): key_stat of one run or of all (null), with the share of E|k|^2 that varies over images';

@@ -400,27 +400,31 @@ create table if not exists key_stat (
     rows integer not null,
     columns integer not null,
     grid tinyint not null,
+    first_position integer not null,
+    row_stride integer not null,
     layer smallint not null,
     head smallint not null,
     patch integer not null,
     n integer not null,
     mean_square double not null,
     square_mean double not null,
-    variance double not null,
-    primary key (run_id, rows, columns, grid, layer, head, patch),
+    variance double,
+    primary key (run_id, rows, columns, grid, first_position, row_stride, layer, head, patch),
 );
-comment on table key_stat is 'one row per run, shape of grid, layer, head and patch position: moments of the key over images';
+comment on table key_stat is 'one row per run, grid with its positions, layer, head and patch: moments of the key over images';
 comment on column key_stat.run_id is 'run';
 comment on column key_stat.rows is 'rows of the grid; keys carry the rotary position, so only one grid''s images are comparable';
 comment on column key_stat.columns is 'columns of the grid';
 comment on column key_stat.grid is 'which grid of the image, as in token_grid';
+comment on column key_stat.first_position is 'position of the grid''s first patch in the sequence, as in token_grid';
+comment on column key_stat.row_stride is 'tokens from one row of the grid to the next, as in token_grid';
 comment on column key_stat.layer is 'language model layer';
 comment on column key_stat.head is 'KV head';
 comment on column key_stat.patch is 'patch position in the grid';
-comment on column key_stat.n is 'images';
+comment on column key_stat.n is 'images: all of the run that have the grid at these positions, whatever else they have';
 comment on column key_stat.mean_square is 'E|k|^2 over images';
 comment on column key_stat.square_mean is '|E k|^2 over images';
-comment on column key_stat.variance is 'E|k|^2 - |E k|^2; its share is variance / mean_square';
+comment on column key_stat.variance is 'E|k|^2 - |E k|^2; its share is variance / mean_square; null of one image';
 
 create table if not exists match (
     run_id varchar not null,

@@ -65,7 +65,7 @@ def encode(model: Any, batch: Sequence[Inputs], encoder_layers: Sequence[int]) -
 
 
 def _merged(tower: Any, state: torch.Tensor, grids: torch.Tensor) -> torch.Tensor:
-    """A hidden state of 14 px patches, windows undone, averaged over merged blocks; [tokens, width]."""
+    """A hidden state of 14 px patches, windows undone, averaged over blocks; float32 [tokens, width]."""
     import torch
     from transformers.vision_utils import get_vision_window_index
 
@@ -75,7 +75,7 @@ def _merged(tower: Any, state: torch.Tensor, grids: torch.Tensor) -> torch.Tenso
         window_size=tower.window_size,
         patch_size=tower.patch_size,
     )
-    blocks = state.view(-1, tower.spatial_merge_unit, state.shape[-1]).mean(1)
+    blocks = state.view(-1, tower.spatial_merge_unit, state.shape[-1]).mean(1, dtype=torch.float32)
     return blocks[torch.argsort(order).to(blocks.device)]
 
 

@@ -190,7 +190,8 @@ class _Session:
         with self.store.publish() as con:
             record.set_versions(con, self.run_id, versions)
             if self.plan.shape.key:
-                record.key_stat(con, self.run_id, statistics(self.moments, self.plan.shape.layers))
+                made = statistics(self.moments, self.plan.shape.layers, len(self.plan.head))
+                record.key_stat(con, self.run_id, made)
             record.finish(con, self.run_id, "done", time.perf_counter() - self.began, figures)
             row = con.execute(
                 "select count(*) from quarantine where run_id = $r", {"r": self.run_id}
@@ -240,7 +241,7 @@ class _Session:
             self.store.lance, self.run_id, len(shape.layers), shape.heads, self.plan.memory
         )
         with self.store.tables() as con:
-            layouts = record.layouts(con, self.run_id)
+            layouts = record.layouts(con, self.run_id, len(self.plan.head))
         good = torch.ones((), dtype=torch.bool, device=self.plan.memory)
         for image_id, (first, _) in reader.spans.items():
             if first >= covered:

@@ -1,13 +1,15 @@
-"""Moments of keys over images, at each position of one shape of grids.
+"""Moments of keys over images, at each position of one grid.
 
 Keys carry the rotary position, the same for every image at one position, so they are comparable between
-images only at the same position of the same grid: sums are kept apart by the shape of an image's grids.
+images only where a patch of the same grid lies at the same position: sums are kept apart by `Place`. The
+overview of a mosaic stands before the tiles, so images of all mosaics share its sums.
 The sums are float64: input-agnostic keys vary by thousandths of their length, and E|k|^2 - |E k|^2 cancels.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 
 import lance
@@ -19,16 +21,39 @@ from kvstore.contracts import Layout
 from kvstore.vectors import schema as tables
 from kvstore.vectors import write
 
-#: ((rows, columns) of each grid, in order)
-Shape = tuple[tuple[int, int], ...]
-
-#: Sums kept at most, in bytes; images of further shapes are left out of the statistic (`key_stat.n` tells).
+#: Sums kept at most, in bytes; images of further grids are left out of the statistic, and `key_stat` has no
+#: row of those grids: a grid is in it with all of its images or not at all.
 BUDGET = 1 << 30
 
 
-def shape_of(layout: Layout) -> Shape:
-    """What two images must share for their keys to be comparable."""
-    return tuple((grid.rows, grid.columns) for grid in layout.grids)
+@dataclass(frozen=True, slots=True)
+class Place:
+    """A grid and where its patches lie: what images must share for their keys to be comparable there.
+
+    grid         which of the image's grids
+    first_token  of its first patch, among the image's tokens
+    row_stride   tokens from one row to the next
+    """
+
+    grid: int
+    rows: int
+    columns: int
+    first_token: int
+    row_stride: int
+
+    @property
+    def patches(self) -> int:
+        """How many positions the grid has."""
+        return self.rows * self.columns
+
+
+def places(layout: Layout) -> Iterator[tuple[Place, slice]]:
+    """Each grid's place, and its stretch of the image's patches."""
+    first = 0
+    for number, grid in enumerate(layout.grids):
+        place = Place(number, grid.rows, grid.columns, grid.first_token, grid.row_stride)
+        yield place, slice(first, first + grid.patches)
+        first += grid.patches
 
 
 @dataclass
@@ -56,26 +81,30 @@ class Sums:
             return
         self.n += good
         self.total += keys
-        self.square += keys.float().square().sum(-1)
+        # The square of a float16 is exact in float32; a sum of them is not.
+        self.square += keys.float().square().sum(-1, dtype=torch.float64)
 
 
 class KeyMoments:
-    """Sums of keys over the images of a run, by shape of grids."""
+    """Sums of keys over the images of a run, by place."""
 
     def __init__(self) -> None:
-        self.sums: dict[Shape, Sums] = {}
+        self.sums: dict[Place, Sums] = {}
         self.bytes = 0
 
     def add(self, layout: Layout, keys: torch.Tensor, good: torch.Tensor) -> None:
         """Add one image's keys, [layers, heads, patches, width]."""
-        shape = shape_of(layout)
-        if shape not in self.sums:
+        for place, part in places(layout):
+            self._add(place, keys[:, :, part], good)
+
+    def _add(self, place: Place, keys: torch.Tensor, good: torch.Tensor) -> None:
+        if place not in self.sums:
             size = 8 * (keys.numel() + keys.numel() // keys.shape[-1])
             if self.sums and self.bytes + size > BUDGET:
                 return
             self.bytes += size
-            self.sums[shape] = Sums.zero(keys)
-        self.sums[shape].add(keys, good)
+            self.sums[place] = Sums.zero(keys)
+        self.sums[place].add(keys, good)
 
     # --------------------------------------------------------------------- keeping and going on
 
@@ -83,36 +112,50 @@ class KeyMoments:
         """Write the sums beside the run's vectors; `covered` patches are in them. Returns the version."""
         path = tables.location(lance_dir, run_id, tables.KEY_MOMENT)
         path.parent.mkdir(parents=True, exist_ok=True)
-        rows = {
-            "covered": pa.array([covered] * len(self.sums), pa.int64()),
-            "shape": pa.array(
-                [list(map(list, shape)) for shape in self.sums], pa.list_(pa.list_(pa.int32()))
-            ),
-            "n": pa.array([float(s.n) for s in self.sums.values()], pa.float64()),
-            "total": pa.array([_bytes(s.total) for s in self.sums.values()], pa.large_binary()),
-            "square": pa.array([_bytes(s.square) for s in self.sums.values()], pa.large_binary()),
-        }
-        return write.replace(path, pa.table(rows))
+        rows = [
+            {
+                "covered": covered,
+                **asdict(place),
+                "n": float(sums.n),
+                "total": _bytes(sums.total),
+                "square": _bytes(sums.square),
+            }
+            for place, sums in self.sums.items()
+        ]
+        return write.replace(path, pa.Table.from_pylist(rows, _KEPT))
 
     @classmethod
     def load(
         cls, lance_dir: Path, run_id: str, layers: int, heads: int, device: str
     ) -> tuple[KeyMoments, int]:
-        """The sums that were kept, and how many patches, in the order of the run's rows, they cover."""
+        """The sums that were kept, and how many patches, in the order of the run's rows, they cover.
+
+        Sums that an older kvstore kept, by the shape of the whole image, cover none: they are made anew.
+        """
         moments, covered = cls(), 0
         path = tables.location(lance_dir, run_id, tables.KEY_MOMENT)
-        if not path.is_dir():
+        if not path.is_dir() or lance.dataset(str(path)).schema.names != _KEPT.names:
             return moments, 0
         for row in lance.dataset(str(path)).to_table().to_pylist():
-            shape = tuple((rows, columns) for rows, columns in row["shape"])
-            patches = sum(rows * columns for rows, columns in shape)
-            total = _tensor(row["total"], device).reshape(layers, heads, patches, -1)
-            square = _tensor(row["square"], device).reshape(layers, heads, patches)
+            place = Place(**{field.name: row[field.name] for field in fields(Place)})
+            total = _tensor(row["total"], device).reshape(layers, heads, place.patches, -1)
+            square = _tensor(row["square"], device).reshape(layers, heads, place.patches)
             n = torch.tensor(row["n"], dtype=torch.float64, device=device)
-            moments.sums[shape] = Sums(n, total, square)
+            moments.sums[place] = Sums(n, total, square)
             moments.bytes += 8 * (total.numel() + square.numel())
             covered = row["covered"]
         return moments, covered
+
+
+_KEPT = pa.schema(
+    {
+        "covered": pa.int64(),
+        **{field.name: pa.int32() for field in fields(Place)},
+        "n": pa.float64(),
+        "total": pa.large_binary(),
+        "square": pa.large_binary(),
+    }
+)
 
 
 def _bytes(sums: torch.Tensor) -> bytes:
@@ -123,12 +166,13 @@ def _tensor(data: bytes, device: str) -> torch.Tensor:
     return torch.from_numpy(np.frombuffer(data, np.float64).copy()).to(device)
 
 
-def statistics(moments: KeyMoments, layers: tuple[int, ...]) -> pa.Table:
+def statistics(moments: KeyMoments, layers: tuple[int, ...], head: int) -> pa.Table:
     """Rows of table ``key_stat`` without its run: E|k|^2, |E k|^2 and their difference, per position.
 
-    The variance is clipped at 0, where rounding alone makes it negative.
+    `head` tokens stand before the image. The variance is clipped at 0, where rounding alone makes it less;
+    of one image there is none, and it is null.
     """
-    parts = [part for shape, sums in moments.sums.items() for part in _parts(shape, sums, layers)]
+    parts = [_stat(place, sums, layers, head) for place, sums in moments.sums.items() if float(sums.n)]
     return pa.concat_tables(parts) if parts else _STAT.empty_table()
 
 
@@ -137,6 +181,8 @@ _STAT = pa.schema(
         "rows": pa.int16(),
         "columns": pa.int16(),
         "grid": pa.int8(),
+        "first_position": pa.int32(),
+        "row_stride": pa.int16(),
         "layer": pa.int16(),
         "head": pa.int16(),
         "patch": pa.int32(),
@@ -148,46 +194,21 @@ _STAT = pa.schema(
 )
 
 
-def _parts(shape: Shape, sums: Sums, layers: tuple[int, ...]) -> list[pa.Table]:
-    n = float(sums.n)
-    if not n:
-        return []
+def _stat(place: Place, sums: Sums, layers: tuple[int, ...], head: int) -> pa.Table:
+    n = int(sums.n)
     mean_square = (sums.square / n).cpu().numpy()  # [layers, heads, patches]
     square_mean = (sums.total / n).square().sum(-1).cpu().numpy()
-    found, first = [], 0
-    for grid, (rows, columns) in enumerate(shape):
-        part = slice(first, first + rows * columns)
-        first = part.stop
-        found.append(
-            _stat(grid, rows, columns, layers, int(n), mean_square[..., part], square_mean[..., part])
-        )
-    return found
-
-
-def _stat(
-    grid: int,
-    rows: int,
-    columns: int,
-    layers: tuple[int, ...],
-    n: int,
-    mean_square: Floats,
-    square_mean: Floats,
-) -> pa.Table:
-    layer, head, patch = np.indices(mean_square.shape).reshape(3, -1)
-    count = len(layer)
-    arrays = [
-        np.full(count, rows),
-        np.full(count, columns),
-        np.full(count, grid),
+    layer, kv_head, patch = np.indices(mean_square.shape).reshape(3, -1)
+    variance = np.maximum(mean_square - square_mean, 0).reshape(-1)
+    columns = [
+        *(np.full(len(layer), number) for number in (place.rows, place.columns, place.grid)),
+        *(np.full(len(layer), number) for number in (head + place.first_token, place.row_stride)),
         np.asarray(layers)[layer],
-        head,
+        kv_head,
         patch,
-        np.full(count, n),
+        np.full(len(layer), n),
         mean_square.reshape(-1),
         square_mean.reshape(-1),
-        np.maximum(mean_square - square_mean, 0).reshape(-1),
+        pa.array(variance, mask=np.full(len(layer), n < 2)),
     ]
-    return pa.table([pa.array(a).cast(f.type) for a, f in zip(arrays, _STAT, strict=True)], schema=_STAT)
-
-
-Floats = np.ndarray[tuple[int, ...], np.dtype[np.float64]]
+    return pa.table([pa.array(c).cast(f.type) for c, f in zip(columns, _STAT, strict=True)], schema=_STAT)

@@ -7,7 +7,7 @@ changes nothing.
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -41,13 +41,15 @@ GRID = pa.schema(
     }
 )
 
+Fault = tuple[str, int, str, str]  # name, position, reason, detail
+
 
 @dataclass
 class Progress:
     """What was stored since the last commit."""
 
     grids: list[dict[str, Any]] = field(default_factory=list)
-    faults: list[tuple[str, int, str, str]] = field(default_factory=list)  # name, position, reason, detail
+    faults: list[Fault] = field(default_factory=list)
     tokens: int = 0
     rows: int = 0
     bytes: int = 0
@@ -239,28 +241,42 @@ def stored(con: DuckDBPyConnection, fingerprint: str) -> set[str]:
     return {row[0] for row in rows}
 
 
-def layouts(con: DuckDBPyConnection, run: str) -> dict[int, Layout]:
-    """The stored patches' grids of each image of a run; of their places among the tokens nothing is said."""
+def layouts(con: DuckDBPyConnection, run: str, head: int) -> dict[int, Layout]:
+    """The stored patches' grids of each image of a run, with `head` tokens before the image."""
     found: dict[int, list[Grid]] = {}
-    for image_id, rows, columns, *box in con.execute(
-        "select image_id, rows, columns, x0, y0, x1, y1 from token_grid where run_id = $r "
-        "order by image_id, grid",
+    for image_id, rows, columns, first, stride, *box in con.execute(
+        "select image_id, rows, columns, first_position, row_stride, x0, y0, x1, y1 from token_grid "
+        "where run_id = $r order by image_id, grid",
         {"r": run},
     ).fetchall():
-        found.setdefault(image_id, []).append(Grid(rows, columns, (box[0], box[1], box[2], box[3])))
+        grid = Grid(rows, columns, (box[0], box[1], box[2], box[3]), first - head, stride)
+        found.setdefault(image_id, []).append(grid)
     return {image: Layout(tuple(made), sum(g.patches for g in made)) for image, made in found.items()}
 
 
 # ---------------------------------------------------------------------------------- while it runs
 
 
-def _quarantine(con: DuckDBPyConnection, run: str, faults: Iterable[tuple[str, int, str, str]]) -> None:
-    for name, position, reason, detail in faults:
-        con.execute(
-            "insert or replace into quarantine (run_id, name, position, reason, detail) "
-            "values ($run, $name, $position, $reason, $detail)",
-            {"run": run, "name": name, "position": position, "reason": reason, "detail": detail},
-        )
+_QUARANTINE = pa.schema(
+    {
+        "name": pa.string(),
+        "position": pa.int64(),
+        "reason": pa.string(),
+        "detail": pa.string(),
+        "run_id": pa.string(),
+    }
+)
+
+
+def _quarantine(con: DuckDBPyConnection, run: str, faults: Sequence[Fault]) -> None:
+    """Note why images are not stored; what a former session noted of the same images gives way."""
+    newest = {fault[0]: (*fault, run) for fault in faults}
+    if newest:
+        columns = zip(*newest.values(), strict=True)
+        rows = pa.table([pa.array(c, f.type) for c, f in zip(columns, _QUARANTINE, strict=True)], _QUARANTINE)
+        con.register("faults", rows)
+        con.execute("insert or replace into quarantine by name select * from faults")
+        con.unregister("faults")
 
 
 def grids(run: str, image_id: int, layout: Layout, head: int) -> list[dict[str, Any]]:
@@ -323,5 +339,6 @@ def finish(con: DuckDBPyConnection, run: str, state: str, seconds: float, figure
 def key_stat(con: DuckDBPyConnection, run: str, statistics: pa.Table) -> None:
     """Replace the run's key statistics."""
     con.execute("delete from key_stat where run_id = $run", {"run": run})
-    column = pa.array([run] * statistics.num_rows, pa.string())
-    insert(con, "key_stat", statistics.append_column("run_id", column))
+    con.register("statistics", statistics)
+    con.execute("insert into key_stat by name select *, $run as run_id from statistics", {"run": run})
+    con.unregister("statistics")

@@ -1,18 +1,10 @@
 -- key_positions: one row per run, layer, head and block of positions, for the heads whose keys vary least
 -- Only the run's shape of grid with the most images is used. `$heads` (6) heads are kept; positions are
 -- averaged over the smallest block x block squares that leave at most `$cells` (4800) rows per run.
-with shaped as (
-    select
-        *,
-        case when mean_square > 0 then greatest(variance, 0) / mean_square else 0 end as share_here,
-    from key_stat
-    where $run is null or run_id = $run
-),
-
-grids as (
-    select run_id, rows, columns, grid
-    from shaped
-    group by run_id, rows, columns, grid
+with grids as (
+    select run_id, rows, columns, grid, first_position, row_stride
+    from key_share($run)
+    group by run_id, rows, columns, grid, first_position, row_stride
     qualify row_number() over (
         partition by run_id
         order by max(n) desc, grid, rows * columns desc, rows desc
@@ -20,10 +12,10 @@ grids as (
 ),
 
 heads as (
-    select run_id, rows, columns, grid, layer, head, avg(share_here) as head_share
-    from shaped
-    semi join grids using (run_id, rows, columns, grid)
-    group by run_id, rows, columns, grid, layer, head
+    select run_id, rows, columns, grid, first_position, row_stride, layer, head, avg(share) as head_share
+    from key_share($run)
+    semi join grids using (run_id, rows, columns, grid, first_position, row_stride)
+    group by run_id, rows, columns, grid, first_position, row_stride, layer, head
     qualify row_number() over (partition by run_id order by head_share, layer, head)
         <= coalesce($heads::integer, 6)
 ),
@@ -48,9 +40,9 @@ select
     block,
     min(n) as images,
     any_value(head_share) as head_share,
-    avg(share_here) as share,
-from shaped
-join heads using (run_id, rows, columns, grid, layer, head)
-join blocks using (run_id, rows, columns, grid)
+    avg(share) as share,
+from key_share($run)
+join heads using (run_id, rows, columns, grid, first_position, row_stride, layer, head)
+join blocks using (run_id, rows, columns, grid, first_position, row_stride)
 group by run_id, layer, head, rows, columns, block, 6, 7
 order by run_id, head_share, layer, head, row, "column"

@@ -192,6 +192,16 @@ def test_qwen_encoder_states_lie_on_the_token_grid() -> None:
     )  # of 10 x 15, reduced to at most 120
 
 
+def test_qwen_encoder_states_of_bfloat16_are_averaged_in_float32() -> None:
+    model, image = models.load("tiny-qwen", "cpu", "bfloat16"), tiny.noise((420, 280))
+    encoded, _ = encode(model, [image], "all", [0])
+    pixels = model.image_processor(images=image, return_tensors="pt")["pixel_values"].bfloat16()
+    with torch.no_grad():
+        patches = model.model.model.visual.patch_embed(pixels)
+    exact = patches.double().view(-1, 4, 128).mean(1)
+    torch.testing.assert_close(encoded.encoder[0][0].double(), exact, rtol=1e-6, atol=1e-6)
+
+
 @pytest.mark.parametrize("name", tiny.NAMES)
 def test_a_batch_encodes_as_its_images_do_alone(name: str) -> None:
     model = tiny.loaded(name)

@@ -89,8 +89,11 @@ WRONG = {
         " from (select '000000000001'::bit as bit_mask), range(2)",
     ),
     "key_stat_sound": (
-        "insert into key_stat values ('run', 3, 4, 0, 0, 0, 0, 4, 1, 1, 0)",  # of 4 images, of 3 in the run
-        "insert into key_stat values ('run', 3, 4, 0, 1, 0, 0, 2, 1, 2, -1)",  # a negative variance
+        # more and fewer images than the run has; a negative variance; a variance of one image
+        "insert into key_stat values ('run', 3, 4, 0, 0, 4, 0, 0, 0, 4, 1, 1, 0)",
+        "insert into key_stat values ('run', 3, 4, 0, 0, 4, 0, 1, 0, 1, 1, 1, null)",
+        "insert into key_stat values ('run', 3, 4, 0, 0, 4, 1, 0, 0, 2, 1, 2, -1)",
+        "insert into key_stat values ('run', 3, 4, 0, 0, 4, 1, 1, 0, 1, 1, 1, 0)",
     ),
 }
 

@@ -48,9 +48,10 @@ def fill_keys(store: Any, keys: np.ndarray[Any, Any], grid: tuple[int, int], run
                 float(mean[place]),
                 float(square[place] - mean[place]),
             ]
-            shape = [run, *grid, 0]
+            shape = [run, *grid, 0, 0, grid[1]]
             con.execute(
-                "insert into key_stat values (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)", [*shape, *place, *figures]
+                "insert into key_stat values (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
+                [*shape, *place, *figures],
             )
 
 

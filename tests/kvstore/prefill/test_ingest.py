@@ -6,6 +6,8 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
 import pytest
 import torch
 from transformers import DynamicCache
@@ -15,6 +17,8 @@ from kvstore.contracts import Layout
 from kvstore.errors import UsageError
 from kvstore.prefill.forward import Engine
 from kvstore.store import Store
+from kvstore.vectors import schema as tables
+from kvstore.vectors import write
 from tests import tiny
 from tests.ingesting import Array, array, assert_clean, ingest, pictures, query, rows
 
@@ -115,19 +119,19 @@ def test_key_moments_are_numpys_over_the_stored_keys(whole: Store) -> None:
     assert_moments(whole, keys, (side(), side()))
 
 
-def assert_moments(store: Store, keys: Array, shape: tuple[int, int]) -> None:
+def assert_moments(store: Store, keys: Array, shape: tuple[int, int], grid: int = 0) -> None:
     """`keys` [images, layers, heads, patches, width] of all images with a grid of `shape`."""
     found = query(
         store,
         "select n, mean_square, square_mean, variance from key_stat "
-        f"where (rows, columns) = {shape} order by layer, head, patch",
+        f"where (rows, columns, grid) = {(*shape, grid)} order by layer, head, patch",
     )
     n, *moments = np.array(found).T
     mean_square, square_mean = (keys**2).sum(-1).mean(0).ravel(), (keys.mean(0) ** 2).sum(-1).ravel()
     assert set(n) == {len(keys)}
     expected = (mean_square, square_mean, mean_square - square_mean)
     for got, want in zip(moments, expected, strict=True):
-        np.testing.assert_allclose(got, want, rtol=1e-5, atol=1e-6)
+        np.testing.assert_allclose(got, want, rtol=1e-12, atol=1e-12 * mean_square.max())
 
 
 @pytest.mark.parametrize(
@@ -253,6 +257,48 @@ def test_images_of_several_sizes_keep_their_own_grids_and_moments(tmp_path: Path
     wide = np.isin(stored["image_id"].to_numpy(), [0, 2, 4])
     assert_moments(store, together[wide].astype(np.float64).reshape(3, 2, 2, 50, -1), (5, 10))
     assert_clean(store)
+
+
+def test_overviews_of_all_mosaics_share_their_statistic_and_mosaics_do_not(tmp_path: Path) -> None:
+    sizes = [(200, 90)] * 3 + [(90, 200)] * 4 + [(60, 200)]
+    images = pictures(tmp_path / "images", sizes)
+    store, outcome = ingest(tmp_path / "store", images, model="tiny-next", view="all", layers="1")
+    found = query(
+        store, "select distinct grid, rows, columns, n, variance is null from key_stat order by all"
+    )
+    layouts = [
+        (rows, columns)
+        for rows, columns in query(
+            store, "select rows, columns from token_grid where grid = 1 order by image_id"
+        )
+    ]
+    assert len(set(layouts)) == 3
+    mosaics = sorted({(1, *shape, layouts.count(shape), layouts.count(shape) == 1) for shape in layouts})
+    assert found == [(0, 14, 14, 8, False), *mosaics]
+    stored = rows(store, outcome.run_id, "patch_kv")
+    per_image = [
+        array(stored.filter(pc.equal(stored["image_id"], i)), "key").reshape(1, 2, -1, 32) for i in range(8)
+    ]
+    overviews = np.stack([keys[:, :, :196].astype(np.float64) for keys in per_image])
+    assert_moments(store, overviews, (14, 14))
+    tall = np.stack([per_image[i][:, :, 196:].astype(np.float64) for i in range(3, 7)])
+    assert_moments(store, tall, layouts[3], grid=1)
+    shares = query(
+        store, "select n, count(*), count(share) from key_share(null) where grid = 1 group by n order by n"
+    )
+    assert [(n, share) for n, _, share in shares if n == 1] == [(1, 0)]
+    assert all(count == share for n, count, share in shares if n > 1)
+    assert_clean(store)
+
+
+def test_sums_that_an_older_kvstore_kept_by_whole_layouts_are_made_anew(images: Path, tmp_path: Path) -> None:
+    store, first = ingest(tmp_path, images, limit=2)
+    path = tables.location(store.lance, first.run_id, tables.KEY_MOMENT)
+    old = {"covered": [392], "shape": [[[14, 14]]], "n": [2.0], "total": [b""], "square": [b""]}
+    write.replace(path, pa.table(old))
+    ingest(tmp_path, images)
+    keys = array(rows(store, first.run_id, "patch_kv"), "key").astype(np.float64)
+    assert_moments(store, keys.reshape(3, 2, 2, side() ** 2, -1), (side(), side()))
 
 
 def test_the_same_ingest_again_does_nothing(images: Path, tmp_path: Path) -> None:
