@@ -13,6 +13,7 @@ import duckdb
 
 from kvstore import query, recipes
 from kvstore.errors import QueryError
+from kvstore.outside import reason
 
 
 @dataclass(frozen=True)
@@ -45,7 +46,7 @@ def _run(con: duckdb.DuckDBPyConnection, name: str, path: Path) -> Finding:
             names = [column[0] for column in result.description or ()]
             rows += result.fetchall()
     except duckdb.Error as error:
-        raise QueryError(f"check {name} cannot run: {str(error).strip()}") from error
+        raise QueryError(f"check {name} cannot run: {reason(error)}", text) from error
     first = ", ".join(f"{name}={value}" for name, value in zip(names, rows[0], strict=True)) if rows else ""
     return Finding(name, query.grain(text), len(rows), first)
 

@@ -18,11 +18,19 @@ ImageError                   one image that cannot be used: goes to `quarantine`
 from __future__ import annotations
 
 import difflib
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+from kvstore.lines import one_line, printable, shortened
 
 
 class KvstoreError(Exception):
-    """Something that a user can mend; the message says what happened, the value met, and what to do."""
+    """Something that a user can mend; the message says what happened, the value met, and what to do.
+
+    `details` is what the command line shows with ``--debug`` beside the message.
+    """
+
+    details = ""
 
 
 class UnknownNameError(KvstoreError):
@@ -30,11 +38,18 @@ class UnknownNameError(KvstoreError):
 
     def __init__(self, what: str, name: str, known: Iterable[str], hint: str = "") -> None:
         names = sorted(known)
-        near = difflib.get_close_matches(name, names, n=1, cutoff=0.5)
+        near = difflib.get_close_matches(name[:200], names, n=1, cutoff=0.5)
         meant = f"; did you mean '{near[0]}'?" if near else "."
-        listed = ", ".join(names[:20]) + (", ..." if len(names) > 20 else "") if names else "none"
-        super().__init__(f"no {what} named '{name}'{meant} Known: {listed}." + (f" {hint}" if hint else ""))
+        told = f"no {what} named '{shortened(printable(name), 80)}'{meant}"
+        room = 270 - len(told) - len(hint)
+        super().__init__(f"{told} Known: {_listed(names, room)}." + (f" {hint}" if hint else ""))
         self.what, self.name, self.nearest = what, name, near[0] if near else None
+
+
+def _listed(names: list[str], room: int) -> str:
+    """As many of the names as there is room for, with dots after them where some are left out."""
+    listed = ", ".join(names) or "none"
+    return listed if len(listed) <= room else listed[: max(0, room - 5)].rpartition(", ")[0] + ", ..."
 
 
 class UsageError(KvstoreError):
@@ -66,7 +81,14 @@ class NoSpaceError(StoreError):
 
 
 class QueryError(KvstoreError):
-    """SQL that fails; the message shows the SQL and its parameters."""
+    """SQL that fails; the message shows the SQL and its parameters, shortened; `details` shows all."""
+
+    def __init__(self, why: str, sql: str, parameters: Mapping[str, Any] | None = None) -> None:
+        given = {f"${name}": repr(value) for name, value in (parameters or {}).items()}
+        shown = one_line("".join(f"; {name} = {shortened(value, 30)}" for name, value in given.items()), 70)
+        why = shortened(why, 150)
+        super().__init__(f"{why}; SQL: {one_line(sql, 280 - len(why) - len(shown))}{shown}")
+        self.details = "\n  ".join([f"SQL:\n{sql.strip()}", *map(" = ".join, given.items())])
 
 
 class ReportError(KvstoreError):

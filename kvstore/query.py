@@ -17,6 +17,7 @@ import duckdb
 
 from kvstore import recipes
 from kvstore.errors import QueryError, UnknownNameError, UsageError
+from kvstore.outside import reason
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -76,7 +77,7 @@ def stream(
             result = execute(con, text, values)
             yield result.to_arrow_reader(10_000)
         except (duckdb.Error, _arrow_error()) as error:
-            raise QueryError(_explain(error, text, values)) from error
+            raise QueryError(reason(error), text, values) from error
 
 
 def execute(
@@ -111,8 +112,3 @@ def _arrow_error() -> type[Exception]:
 
     error: type[Exception] = pa.lib.ArrowException
     return error
-
-
-def _explain(error: Exception, text: str, params: Mapping[str, Any]) -> str:
-    given = "".join(f"\n  ${name} = {value!r}" for name, value in params.items())
-    return f"{str(error).strip()}\nSQL:\n{text.strip()}" + (f"\nparameters:{given}" if given else "")

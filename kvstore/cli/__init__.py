@@ -1,7 +1,8 @@
 """The command line: ``kvstore COMMAND``, one file a command.
 
 Exit codes: 0 done; 1 done, but something was quarantined, is stale or failed a check; 2 a user's mistake,
-told in one line; 130 interrupted. Data goes to stdout, all else to stderr.
+told in one line; 70 a fault of kvstore itself; 130 interrupted; 141 the reader of stdout left. Data goes to
+stdout, all else to stderr.
 """
 
 from __future__ import annotations
@@ -15,7 +16,9 @@ from typing import Annotated, Any
 
 import typer
 
-from kvstore.errors import KvstoreError, UnknownNameError, UsageError
+from kvstore.cli import ending
+from kvstore.errors import UnknownNameError, UsageError
+from kvstore.lines import one_line
 
 #: Commands in the order of the help. Each is ``kvstore/cli/<name>.py`` with a function `command`, or with a
 #: typer `app` when it has commands of its own. Only the one that is called is imported.
@@ -38,17 +41,24 @@ COMMANDS = (
 
 def main(args: Sequence[str] | None = None) -> None:
     """Run one command and exit with its code."""
-    _speak_utf8()
-    code = _guarded(list(sys.argv[1:] if args is None else args))
-    try:
-        sys.stdout.flush()
-    except BrokenPipeError:  # the reader (`| head`) left; say nothing at exit either
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-    raise SystemExit(code)
+    ending.open_streams()
+    given = _debugged(list(sys.argv[1:] if args is None else args))
+    with ending.quiet_libraries():
+        code = _guarded(given)
+    raise SystemExit(ending.flush(code))
+
+
+def _debugged(args: list[str]) -> list[str]:
+    """The arguments without ``--debug``, which may stand anywhere before ``--``."""
+    own = args[: args.index("--")] if "--" in args else args
+    if "--debug" not in own:
+        return args
+    os.environ["KVSTORE_DEBUG"] = "1"
+    return [word for word in own if word != "--debug"] + args[len(own) :]
 
 
 def _guarded(args: list[str]) -> int:
-    """Run; a user's mistake is a line on stderr, any other exception a bug with its traceback."""
+    """Run; whatever is raised ends as a line on stderr and an exit code."""
     called = args[0] if args else "--help"
     try:
         if _names_dataset(args):
@@ -57,15 +67,20 @@ def _guarded(args: list[str]) -> int:
             raise UnknownNameError("command", called, COMMANDS, "See `kvstore --help`.")
         result = _application(called)(args or ["--help"], prog_name="kvstore", standalone_mode=False)
         return result if isinstance(result, int) else 0
-    except KvstoreError as error:
-        return _say(str(error), 2)
     except typer.Abort:
-        return _say("aborted", 130)
+        ending.say("aborted")
+        return 130
     except KeyboardInterrupt:
         return 130
     except typer.TyperException as error:
         told = error.format_message() if hasattr(error, "format_message") else str(error)
-        return _say(f"{told} See `kvstore {called} --help`." if called in COMMANDS else told, 2)
+        help_ = f" See `kvstore {called} --help`." if called in COMMANDS else ""
+        ending.say(one_line(told, 290 - len(help_)) + help_)
+        return ending.MISTAKE
+    except SystemExit as error:  # of a reader that left
+        return error.code if isinstance(error.code, int) else ending.MISTAKE
+    except BaseException as error:  # a panic of Rust is no Exception
+        return ending.tell(error)
 
 
 def _names_dataset(args: list[str]) -> bool:
@@ -118,17 +133,9 @@ def _root(
     version: Annotated[
         bool, typer.Option("--version", callback=_version, is_eager=True, help="Show the version and exit.")
     ] = False,
+    debug: Annotated[
+        bool,
+        typer.Option("--debug", help="Show tracebacks and the words of libraries; also KVSTORE_DEBUG=1."),
+    ] = False,
 ) -> None:
-    pass
-
-
-def _say(message: str, code: int) -> int:
-    print(f"kvstore: {message}", file=sys.stderr)
-    return code
-
-
-def _speak_utf8() -> None:
-    """Names and captions are UTF-8 whatever the locale says; what cannot be shown is escaped."""
-    for stream in (sys.stdout, sys.stderr):
-        if hasattr(stream, "reconfigure"):
-            stream.reconfigure(encoding="utf-8", errors="backslashreplace")
+    pass  # both are done by then: see `_debugged`

@@ -12,6 +12,7 @@ from datetime import date, datetime, time, timedelta
 from decimal import Decimal
 from typing import TYPE_CHECKING, Any
 
+from kvstore.cli.ending import to_stdout
 from kvstore.errors import UsageError
 
 if TYPE_CHECKING:
@@ -25,14 +26,15 @@ MAX_ROWS, MAX_WIDTH = 100, 60
 
 def write(rows: pa.RecordBatchReader | pa.Table, fmt: Format) -> None:
     """Print rows as they come; a note on stderr says when a table was cut."""
-    if fmt == "arrow":
-        return _arrow(rows)
-    names = _distinct(rows.schema.names)
-    if fmt == "csv":
-        return _csv(names, _rows(rows))
-    if fmt == "json":
-        return _json(names, _rows(rows))
-    return _table(names, _rows(rows))
+    with to_stdout():
+        if fmt == "arrow":
+            return _arrow(rows)
+        names = _distinct(rows.schema.names)
+        if fmt == "csv":
+            return _csv(names, _rows(rows))
+        if fmt == "json":
+            return _json(names, _rows(rows))
+        return _table(names, _rows(rows))
 
 
 def write_records(records: Iterable[Mapping[str, Any]], columns: Sequence[str], fmt: Format) -> None:

@@ -58,6 +58,15 @@ def parameters(given: list[str]) -> dict[str, Any]:
     return values
 
 
+def _standard_input() -> str:
+    from kvstore.errors import UsageError
+
+    text = sys.stdin.read()
+    if not text.strip():
+        raise UsageError("standard input holds no SQL")
+    return text
+
+
 def _resolve(text: str | None, file: Path | None, values: dict[str, Any]) -> tuple[str, dict[str, Any]]:
     """The SQL to run and its parameters, from whichever of the three ways it was given."""
     from kvstore import query
@@ -70,7 +79,7 @@ def _resolve(text: str | None, file: Path | None, values: dict[str, Any]) -> tup
             raise UsageError(f"-f {file}: no such file")
         return file.read_text(encoding="utf-8"), values
     if text == "-":
-        return sys.stdin.read(), values
+        return _standard_input(), values
     if text is not None and re.fullmatch(r"[\w.-]+", text.strip()):
         return query.analysis(text.strip(), values)
     return text or "", values

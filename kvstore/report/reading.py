@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from kvstore.errors import QueryError
+from kvstore.outside import reason
 from kvstore.query import analysis as analysis_sql
 from kvstore.query import execute
 from kvstore.report.pictures import Pictures
@@ -103,7 +104,7 @@ def _rows(con: duckdb.DuckDBPyConnection, analysis: str, sql: str, values: dict[
     try:
         frame = pl.from_arrow(execute(con, sql, values).to_arrow_table())
     except duckdb.Error as error:
-        raise QueryError(f"analysis '{analysis}': {error}\nSQL:\n{sql}\nparameters: {values}") from error
+        raise QueryError(f"analysis '{analysis}': {reason(error)}", sql, values) from error
     assert isinstance(frame, pl.DataFrame)
     return frame
 
