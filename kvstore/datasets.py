@@ -133,6 +133,11 @@ def storable(name: str) -> str:
         return text.encode("utf-8", "surrogatepass").decode("utf-8", "backslashreplace")
 
 
+def sound(text: str) -> str:
+    """A text as UTF-8 holds it: half a surrogate pair, as a cut emoji leaves in JSON, is written out."""
+    return text if text.isascii() else text.encode("utf-8", "backslashreplace").decode()
+
+
 def read_file(root: Path, name: str) -> Callable[[], bytes]:
     """A reader of the file `name` in the folder `root`, for `ImageRecord.read`; it can be pickled.
 

@@ -8,13 +8,15 @@ from __future__ import annotations
 import errno
 import secrets
 import shutil
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
+from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Protocol
 
 from kvstore import datasets, recipes
-from kvstore.contracts import Dataset, ImageRecord
+from kvstore.contracts import Annotations, Dataset, ImageRecord, Note
 from kvstore.errors import DatasetError, ImageError, NoSpaceError, UsageError
 from kvstore.progress import track
 
@@ -53,6 +55,7 @@ def export(
 ) -> Dataset:
     """Write the data set `name` in the layout `format_` into `folder`, new or empty; return what was written.
 
+    The `notes` of what is returned are those of its images, too: what the recipe left out of them, or mended.
     The folder appears whole or not at all. `root`, `split` and `limit` are those of `datasets.load`, whose
     errors it raises; further `UnknownNameError` for the format, `UsageError` for a folder that is not empty
     or cannot be written, `DatasetError` for an image that cannot be read, `NoSpaceError` for a full disk.
@@ -62,9 +65,23 @@ def export(
     dataset = datasets.load(name, root, split, limit)
     if not dataset.images:
         raise DatasetError(f"{name} has no images to export{f' in split {split}' if split else ''}")
+    notes: dict[str, tuple[Note, ...]] = {}  # of each image that was annotated, however often it was
+    noting = partial(_noting, dataset.images, notes)
     with written_whole(folder) as aside:
-        recipe.write(dataset, aside)
-    return dataset
+        recipe.write(replace(dataset, images=datasets.Lazy(len(dataset.images), noting)), aside)
+    return replace(dataset, notes=[*dataset.notes, *(note for found in notes.values() for note in found)])
+
+
+def _noting(images: Sequence[ImageRecord], notes: dict[str, tuple[Note, ...]], place: int) -> ImageRecord:
+    """An image whose annotations leave their notes in `notes`."""
+    record = images[place]
+
+    def annotate(width: int, height: int, orientation: int) -> Annotations:
+        made = record.annotate(width, height, orientation)
+        notes[record.name] = made.notes
+        return made
+
+    return replace(record, annotate=annotate)
 
 
 def contents(dataset: Dataset) -> Iterator[tuple[ImageRecord, bytes]]:

@@ -1,11 +1,15 @@
-"""Notes of what a data set's files hold that was not taken as it stands, counted by kind."""
+"""Notes of what a data set's files hold that was not taken as it stands: counted by kind, and told."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import replace
 
 from kvstore.contracts import Note
+from kvstore.lines import one_line
+
+#: Kinds that a line names.
+_KINDS = 2
 
 
 class Notes:
@@ -31,3 +35,24 @@ class Notes:
 
     def __len__(self) -> int:
         return len(self._found)
+
+
+def told(notes: Iterable[Note]) -> list[str]:
+    """A line of what was left out, and one of what was mended; none where there is nothing to tell.
+
+    A line names the kinds with the most and where the first of each is, in at most 300 characters.
+    """
+    found = list(Notes(notes))
+    sides = (
+        ("left out", [note for note in found if note.lost]),
+        ("mended", [n for n in found if not n.lost]),
+    )
+    return [f"{outcome:<10} {_listed(side)}" for outcome, side in sides if side]
+
+
+def _listed(notes: Sequence[Note]) -> str:
+    by_count = sorted(notes, key=lambda note: -note.count)
+    parts = [f"{n.count} {one_line(n.kind, 55)} (first: {one_line(n.place, 50)})" for n in by_count[:_KINDS]]
+    more = by_count[_KINDS:]
+    parts += [f"{sum(n.count for n in more)} more of {len(more)} other kinds"] if more else []
+    return ", ".join(parts)

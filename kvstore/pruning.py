@@ -18,6 +18,7 @@ _OF_DATASET = (
     "pair_keypoint",
     "question",
     "question_image",
+    "load_note",
     "dataset",
 )
 

@@ -12,7 +12,7 @@ import os
 import re
 import shutil
 from collections.abc import Iterator
-from contextlib import AbstractContextManager, contextmanager
+from contextlib import AbstractContextManager, contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -73,6 +73,7 @@ class Store:
         if not store.catalog.exists():
             store._make(create)
         store._check_version()
+        store._complete()
         return store
 
     def connect(self) -> duckdb.DuckDBPyConnection:
@@ -214,6 +215,14 @@ class Store:
                 f"{self.root} has format {version}, made by kvstore {by}; kvstore {__version__} reads up to "
                 f"{FORMAT}: pip install -U kvstore"
             )
+
+    def _complete(self) -> None:
+        """Make the tables that an older kvstore did not know; not where nothing can be written."""
+        with self.tables() as con:
+            there = {row[0] for row in con.execute("select table_name from duckdb_tables()").fetchall()}
+        if not warehouse.table_names() <= there:
+            with suppress(StoreError), self.publish() as con:
+                warehouse.create_tables(con)
 
     def _sweep(self) -> None:
         """Remove what killed publishers left: under the lock, every copy is a dead process's."""

@@ -12,6 +12,7 @@ signature) nor depends on any run's files.
 from __future__ import annotations
 
 import importlib.util
+import re
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -143,7 +144,16 @@ def editing(path: Path) -> Iterator[duckdb.DuckDBPyConnection]:
 
 def create_tables(con: duckdb.DuckDBPyConnection) -> None:
     """Make the tables of `sql/schema.sql` that are not there yet, with their comments."""
-    con.execute((recipes.SHIPPED / "sql" / "schema.sql").read_text(encoding="utf-8"))
+    con.execute(_schema())
+
+
+def table_names() -> set[str]:
+    """The tables of `sql/schema.sql`."""
+    return set(re.findall(r"^create table if not exists (\w+)", _schema(), re.MULTILINE))
+
+
+def _schema() -> str:
+    return (recipes.SHIPPED / "sql" / "schema.sql").read_text(encoding="utf-8")
 
 
 def _define(con: duckdb.DuckDBPyConnection) -> None:

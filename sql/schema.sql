@@ -285,6 +285,25 @@ comment on column question_image.question_id is 'question';
 comment on column question_image.number is 'place of the image in the prompt, from 0';
 comment on column question_image.image_id is 'image';
 
+create table if not exists load_note (
+    dataset_id varchar not null,
+    image varchar not null,
+    position integer not null,
+    kind varchar not null,
+    lost boolean not null,
+    count bigint not null,
+    place varchar not null,
+    primary key (dataset_id, image, kind, lost),
+);
+comment on table load_note is 'one row per data set, image (or the files as a whole) and kind: what its files hold that was left out, or mended; totals with `kvstore sql load_notes`';
+comment on column load_note.dataset_id is 'data set';
+comment on column load_note.image is 'file name of the image whose annotations these are; empty: of the data set''s files as a whole';
+comment on column load_note.position is 'the image''s place in the data set''s order, from 0; -1: of the files as a whole';
+comment on column load_note.kind is 'what it is, in the plural';
+comment on column load_note.lost is 'left out of the store; else read in the one way in which it can be meant';
+comment on column load_note.count is 'how many';
+comment on column load_note.place is 'where the first is: file and entry';
+
 create table if not exists run (
     run_id varchar primary key,
     fingerprint varchar not null unique,

@@ -1,8 +1,8 @@
 """The command line: ``kvstore COMMAND``, one file a command.
 
-Exit codes: 0 done; 1 done, but something was quarantined, is stale or failed a check; 2 a user's mistake,
-told in one line; 70 a fault of kvstore itself; 130 interrupted; 141 the reader of stdout left. Data goes to
-stdout, all else to stderr.
+Exit codes: 0 done; 1 done, but something was quarantined, left out of a data set, is stale or failed a check;
+2 a user's mistake, told in one line; 70 a fault of kvstore itself; 130 interrupted; 141 the reader of stdout
+left. Data goes to stdout, all else to stderr.
 """
 
 from __future__ import annotations

@@ -24,7 +24,7 @@ def command(
     split: Annotated[str | None, typer.Option(help="Split; default the data set's first.")] = None,
     limit: Annotated[int | None, typer.Option(help="Only the first so many images.")] = None,
     recipes: RecipesOption = None,
-) -> None:
+) -> int:
     """Write a data set in the layout of another.
 
     What is written is read by the recipe of that name, and by other tools. Images keep their bytes. The
@@ -34,7 +34,11 @@ def command(
     Example: kvstore shapes export coco data/shapes-coco --split test --limit 20
     """
     from kvstore.export import export
+    from kvstore.notes import told
 
     written = export(dataset, format, folder, root=root, split=split, limit=limit)
-    told = " ".join(part for part in (dataset, written.split) if part)
-    print(f"{told}: {len(written.images)} images written to {folder} as {format}", file=sys.stderr)
+    name = " ".join(part for part in (dataset, written.split) if part)
+    print(f"{name}: {len(written.images)} images written to {folder} as {format}", file=sys.stderr)
+    for line in told(written.notes):
+        print(line, file=sys.stderr)
+    return 1 if any(note.lost for note in written.notes) else 0

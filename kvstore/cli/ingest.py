@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -67,6 +67,7 @@ def command(
     """
     from kvstore.contracts import View
     from kvstore.errors import UnknownNameError
+    from kvstore.notes import told
     from kvstore.prefill.options import Options, site_list
     from kvstore.store import Store
 
@@ -81,6 +82,7 @@ def command(
     with _loading():  # torch and transformers take seconds
         from kvstore import models
         from kvstore.prefill import ingest as engine
+        from kvstore.prefill.load import of_files
 
         plan = engine.plan(options)
     if not dry_run:
@@ -92,11 +94,12 @@ def command(
         expected = engine.expect(plan, seen, known, store)
         _tell(expected, len(known))
         if dry_run:
+            _print(told(of_files(plan.dataset)))
             return 0
         assert opened is not None
         outcome = engine.ingest(opened, plan, seen, meter)
     _report(outcome, meter, store)
-    return 1 if outcome.quarantined else 0
+    return 1 if outcome.quarantined or outcome.load.lost else 0
 
 
 def _default_model(dataset: str) -> str:
@@ -119,25 +122,33 @@ def _tell(expected: Forecast, already: int) -> None:
         lines.append(
             f"refused    {expected.refused} images cannot be used (see `kvstore sql quarantine` afterwards)"
         )
-    typer.echo("\n".join(lines), err=True)
+    _print(lines)
 
 
 def _report(outcome: Outcome, meter: Meter, store: Path) -> None:
+    from kvstore.notes import told
+
     speeds = meter.speeds() if meter.images else {}
-    told = f"run {outcome.run_id}: {outcome.images} images stored"
+    lines = [f"run {outcome.run_id}: {outcome.images} images stored"]
     if outcome.already:
-        told += f", {outcome.already} were there already"
-    typer.echo(told, err=True)
+        lines[0] += f", {outcome.already} were there already"
     if speeds:
-        typer.echo(
+        lines.append(
             f"{speeds['images_per_s']:.1f} images/s, {speeds['tokens_per_s']:,.0f} tokens/s, "
-            f"{speeds['mb_per_s']:.0f} MB/s; {speeds['limiting_stage']} limits",
-            err=True,
+            f"{speeds['mb_per_s']:.0f} MB/s; {speeds['limiting_stage']} limits"
         )
+    lines.append("read       " + ", ".join(f"{count} {kind}" for kind, count in outcome.load.read.items()))
+    if outcome.load.notes:
+        lines[-1] += f"; kvstore sql --store {store} load_notes"
+    lines += told(outcome.load.notes)
     if outcome.quarantined:
-        typer.echo(
-            f"{outcome.quarantined} images in quarantine: kvstore sql --store {store} quarantine", err=True
-        )
+        lines.append(f"{outcome.quarantined} images in quarantine: kvstore sql --store {store} quarantine")
+    _print(lines)
+
+
+def _print(lines: Sequence[str]) -> None:
+    for line in lines:
+        typer.echo(line, err=True)
 
 
 def _loading() -> AbstractContextManager[object]:

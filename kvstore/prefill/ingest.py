@@ -17,7 +17,7 @@ import torch
 from kvstore import datasets, devices, models, prompting, vectors
 from kvstore.contracts import Inputs, Site
 from kvstore.errors import ImageError, UsageError
-from kvstore.prefill import annotate, record
+from kvstore.prefill import annotate, load, record
 from kvstore.prefill.blocks import Blocks, Buffer, bytes_of, complaint, table_rows, widths
 from kvstore.prefill.claim import claim
 from kvstore.prefill.decode import Decoder, Ready
@@ -78,12 +78,13 @@ class Meter:
 
 @dataclass(frozen=True)
 class Outcome:
-    """The end of a session: images stored in it, and all that are in quarantine."""
+    """The end of a session: images stored in it, all that are in quarantine, and what the data set gave."""
 
     run_id: str
     images: int
     already: int
     quarantined: int
+    load: load.Report
 
 
 def plan(options: Options) -> Plan:
@@ -196,7 +197,8 @@ class _Session:
             row = con.execute(
                 "select count(*) from quarantine where run_id = $r", {"r": self.run_id}
             ).fetchone()
-        return Outcome(self.run_id, self.meter.images, len(self.have), int(row[0]) if row else 0)
+            report = load.report(con, record.dataset_id(con, self.plan))
+        return Outcome(self.run_id, self.meter.images, len(self.have), int(row[0]) if row else 0, report)
 
     # ------------------------------------------------------------------------------- beginning
 

@@ -33,6 +33,8 @@ with orphans as (
     union all
     select 'category', 'dataset_id', dataset_id from category anti join dataset using (dataset_id)
     union all
+    select 'load_note', 'dataset_id', dataset_id from load_note anti join dataset using (dataset_id)
+    union all
     select 'question', 'dataset_id', dataset_id from question anti join dataset using (dataset_id)
     union all
     select 'question', 'question_id', dataset_id || ' ' || question_id

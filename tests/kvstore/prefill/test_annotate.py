@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from kvstore import datasets, recipes
-from kvstore.contracts import Clip, Dataset, Question
+from kvstore.contracts import Clip, Dataset, ImageRecord, Question
 from kvstore.prefill import across
 from kvstore.prefill.ingest import Outcome
 from kvstore.store import Store
@@ -140,7 +140,8 @@ def test_only_what_has_all_its_images_is_stored_and_a_free_answer_has_no_options
         Question(7, ("1.png", "3.png"), "free", "And there?", "all"),
     )
     clips = (Clip("walk", ("3.png", "1.png", "2.png")), Clip("run", ("3.png",)))
-    dataset = Dataset("set", "", (), questions=questions, clips=clips)
+    images = [ImageRecord(f"{number}.png", bytes) for number in (1, 2, 3)]
+    dataset = Dataset("set", "", images, questions=questions, clips=clips)
     for _ in range(2):
         with store.publish() as con:
             across.store(con, "set", dataset, {"1.png": 1, "2.png": 2})
