@@ -60,7 +60,7 @@ def query(store: Store, sql: str) -> list[tuple[Any, ...]]:
 
 def faults(store: Store) -> dict[str, str]:
     """Name -> reason of what is in quarantine."""
-    return dict(query(store, "select name, reason from quarantine"))
+    return dict(query(store, "select name, reason from quarantine order by position"))
 
 
 def assert_clean(store: Store) -> None:
