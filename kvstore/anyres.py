@@ -15,10 +15,9 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 from kvstore.contracts import Grid, Layout, View
-from kvstore.errors import ImageError
 
 
 @dataclass(frozen=True)
@@ -58,14 +57,20 @@ class _Axis:
 def layout(tiling: Tiling, size: tuple[int, int], view: View) -> Layout:
     """Grids and tokens of an image of `size` (width, height).
 
-    Raises `ImageError` ("aspect-ratio") when the view is "all" and the mosaic has no row or column left.
+    Of an image so narrow that no row or no column of patches is left of its mosaic, the overview is the only
+    grid, as for transformers; where columns are gone, each row's newline token stays, and counts.
     """
     base = overview(tiling, size)
     if view == "base":
         return Layout((base,), base.patches)
-    tiles = mosaic(tiling, size)
-    tiles = replace(tiles, first_token=base.patches, row_stride=tiles.columns + 1)
-    return Layout((base, tiles), base.patches + tiles.rows * tiles.row_stride)
+    down, across = _axes(tiling, size)
+    rows, columns = _reduced(tiling, down.stop - down.start, across.stop - across.start)
+    tokens = base.patches + rows * (columns + 1)
+    if not rows * columns:
+        return Layout((base,), tokens)
+    (x0, x1), (y0, y1) = across.edges(tiling), down.edges(tiling)
+    mosaic = Grid(rows, columns, (x0, y0, x1, y1), base.patches, columns + 1, down.tiles, across.tiles)
+    return Layout((base, mosaic), tokens)
 
 
 def overview(tiling: Tiling, size: tuple[int, int]) -> Grid:
@@ -85,19 +90,6 @@ def padded(tiling: Tiling, size: tuple[int, int]) -> Layout:
     seen = side * tiling.count * tiling.patch / tiling.side
     grid = Grid(tiling.count, tiling.count, (x, y, x + seen, y + seen))
     return Layout((grid,), grid.patches + 1)
-
-
-def mosaic(tiling: Tiling, size: tuple[int, int]) -> Grid:
-    """The grid of the tiles put together, unpadded and reduced; without newline tokens."""
-    down, across = _axes(tiling, size)
-    rows, columns = _reduced(tiling, down.stop - down.start, across.stop - across.start)
-    if rows < 1 or columns < 1:
-        raise ImageError(
-            "aspect-ratio",
-            f"no whole row of patches is left of {size[0]} x {size[1]} pixels; use the base view",
-        )
-    (x0, x1), (y0, y1) = across.edges(tiling), down.edges(tiling)
-    return Grid(rows, columns, (x0, y0, x1, y1), tile_rows=down.tiles, tile_columns=across.tiles)
 
 
 def _axes(tiling: Tiling, size: tuple[int, int]) -> tuple[_Axis, _Axis]:

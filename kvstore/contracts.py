@@ -299,10 +299,13 @@ class Family(Protocol):
 
     A family states only its differences; loading, prompting, capture and pooling exist once in the engine.
     Where images of one prompt are not taken as each of them alone would be, it may also have
-    ``several(config, processor, images) -> list[Inputs]``. A vision encoder alone has no prompt: its
-    ``IMAGE_START`` is None, it has no ``position_ids``, and its layouts count patches only. One that was
-    trained with a text tower may also have ``texts(model, tokenizer, texts) -> Tensor [texts, width]``: what
-    the tower makes of texts, as vectors to take dot products with hidden states of patches.
+    ``several(config, processor, images) -> list[Inputs]``. Where settings of a model and of its processor can
+    contradict one another, it has ``check(model, processor, settings)``, which raises `ModelError`; the model
+    is on the meta device, without weights, and the settings are those of processor_config.json. A
+    vision encoder alone has no prompt: its ``IMAGE_START`` is None, it has no ``position_ids``, and its
+    layouts count patches only. One that was trained with a text tower may also have ``texts(model, tokenizer,
+    texts) -> Tensor [texts, width]``: what the tower makes of texts, as vectors to take dot products with
+    hidden states of patches.
     """
 
     MODEL_TYPES: tuple[str, ...]  # values of ``config.model_type``

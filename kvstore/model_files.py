@@ -227,18 +227,24 @@ def chat_template(folder: Path) -> str | None:
     return None
 
 
-def image_processor_type(folder: Path) -> str:
-    """Class of a folder's image processor, the name of a backend cut off."""
-    for name in ("preprocessor_config.json", "processor_config.json"):
-        found = _json(folder / name) if (folder / name).is_file() else {}
-        nested = found.get("image_processor")  # where transformers 5 saves it with its processor
-        settings = nested if isinstance(nested, dict) else found
-        # CLIP's own folders have the name of transformers 4.1
-        kind = settings.get("image_processor_type") or settings.get("feature_extractor_type")
-        if kind is not None:
-            kind = str(kind).replace("FeatureExtractor", "ImageProcessor")
-            return kind.removesuffix("Fast").removesuffix("Pil")
-    return ""
+def image_processor_settings(folder: Path) -> tuple[Path, dict[str, object]]:
+    """The file with the image processor's settings, and these; where transformers 5 saves them first."""
+    path = folder / "processor_config.json"
+    nested = _json(path).get("image_processor") if path.is_file() else None
+    if nested is not None:
+        if not isinstance(nested, dict):
+            raise ModelError(f"image_processor of {path} is {nested!r}, and has to be an object")
+        return path, nested
+    path = folder / "preprocessor_config.json"
+    return path, _json(path)
+
+
+def image_processor_type(settings: dict[str, object]) -> str:
+    """Class of an image processor, the name of a backend cut off; "" where there is none."""
+    # CLIP's own folders have the name of transformers 4.1
+    kind = settings.get("image_processor_type") or settings.get("feature_extractor_type") or ""
+    name = str(kind).replace("FeatureExtractor", "ImageProcessor")
+    return name.removesuffix("Fast").removesuffix("Pil")
 
 
 def processor_settings(folder: Path) -> dict[str, object]:

@@ -8,7 +8,7 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any
 
-from kvstore import model_files, pretrained
+from kvstore import checkpoints, model_files, pretrained
 from kvstore.devices import choose_device, choose_dtype
 from kvstore.errors import ModelError
 from kvstore.model_names import family_of, folder_of, resolve
@@ -60,7 +60,9 @@ def load_config(name: str) -> Loaded:
     folder = folder_of(source, weights=False)
     family_name, family = family_of(model_files.read_config(folder).get("model_type"), folder)
     model_files.check_settings(folder, text=not _is_encoder(family))
-    config, image_processor = pretrained.config(folder), pretrained.image_processor(folder)
+    config = pretrained.config(folder)
+    image_processor = pretrained.image_processor(folder, config)
+    skeleton = _checked(folder, config, image_processor, family)
     return Loaded(
         name=Path(source.location).name if source.kind == "folder" else name,
         asked=name,
@@ -73,23 +75,36 @@ def load_config(name: str) -> Loaded:
         model=None,
         image_processor=image_processor,
         chat_template="" if _is_encoder(family) else _template(folder),
-        description=_describe(config, image_processor, encoder=_is_encoder(family)),
+        description=_describe(skeleton, image_processor, encoder=_is_encoder(family)),
     )
 
 
-def load(name: str, device: str | None = None, dtype: str | None = None) -> Loaded:
+def _checked(folder: Path, config: Any, image_processor: Any, family: ModuleType) -> Any:
+    """The model without weights; `ModelError` where its settings contradict its processor's."""
+    checkpoints.check_quantisation(config)
+    skeleton = checkpoints.skeleton(config, encoder=_is_encoder(family))
+    if hasattr(family, "check"):
+        with pretrained.told(f"the settings in '{folder}' cannot be used"):
+            family.check(skeleton, image_processor, model_files.processor_settings(folder))
+    return skeleton
+
+
+def load(name: str, device: str | None = None, dtype: str | None = None, *, whole: bool = True) -> Loaded:
     """A model with its weights, in eval mode, without gradients, on `device` in `dtype`.
 
-    Raises `ModelError` when it cannot be had, or is too large to be run on the CPU unasked.
+    Raises `ModelError` when it cannot be had, or is too large to be run on the CPU unasked; and, for the
+    `whole` model, when a weight is missing that only answers need.
     """
     loaded, chosen = load_config(name), choose_device(device)
     check_usable(loaded, chosen, asked=device is not None)
-    return with_weights(loaded, chosen, choose_dtype(dtype, chosen))
+    return with_weights(loaded, chosen, choose_dtype(dtype, chosen), whole=whole)
 
 
-def load_again(name: str, revision: str, run_id: str, device: str | None, dtype: str) -> Loaded:
+def load_again(
+    name: str, revision: str, run_id: str, device: str | None, dtype: str, *, whole: bool = False
+) -> Loaded:
     """The model that made a run; `ModelError` when what has its name by now is another."""
-    loaded = load(name, device, dtype)
+    loaded = load(name, device, dtype, whole=whole)
     if loaded.revision != revision:
         raise ModelError(
             f"run '{run_id}' was made with revision {revision[:12]} of '{name}', which is "
@@ -107,11 +122,15 @@ def check_usable(loaded: Loaded, device: str, *, asked: bool) -> None:
         model_files.check_weights(loaded.folder)
 
 
-def with_weights(loaded: Loaded, device: str, dtype: str) -> Loaded:
-    """A model of which all else is loaded, with its weights; `ModelError` when they cannot be had."""
+def with_weights(loaded: Loaded, device: str, dtype: str, *, whole: bool = False) -> Loaded:
+    """A model of which all else is loaded, with its weights; `ModelError` when they cannot be had.
+
+    Those that only answers need may be missing unless it is to be `whole`.
+    """
     folder = folder_of(resolve(loaded.asked), weights=True)
     model_files.check_weights(folder)
-    return replace(loaded, model=pretrained.weights(folder, device, dtype, encoder=loaded.is_encoder))
+    model = checkpoints.weights(folder, loaded.config, device, dtype, encoder=loaded.is_encoder, whole=whole)
+    return replace(loaded, model=model)
 
 
 def _too_large(name: str, parameters: int, tiny: str) -> str:
@@ -137,8 +156,9 @@ def vision_config(config: Any) -> Any:
     return getattr(config, "vision_config", config)
 
 
-def _describe(config: Any, image_processor: Any, *, encoder: bool) -> dict[str, Any]:
+def _describe(skeleton: Any, image_processor: Any, *, encoder: bool) -> dict[str, Any]:
     """The columns of table `model` that follow from the configuration."""
+    config = skeleton.config
     vision = vision_config(config)
     settings = {"class": type(image_processor).__name__, **image_processor.to_dict()}
     return {
@@ -146,7 +166,7 @@ def _describe(config: Any, image_processor: Any, *, encoder: bool) -> dict[str, 
         **(dict.fromkeys(_LANGUAGE, 0) if encoder else _language(config.text_config)),
         "encoder_layers": getattr(vision, "num_hidden_layers", None) or vision.depth,
         "encoder_dim": vision.hidden_size,
-        "parameters": pretrained.parameters(config, encoder=encoder),
+        "parameters": int(skeleton.num_parameters()),
         "processor": json.dumps(settings, sort_keys=True, default=str),
     }
 

@@ -1,81 +1,113 @@
-"""What transformers makes of a model's folder: configuration, tokenizer, image processor, weights."""
+"""What transformers makes of a model's settings: configuration, tokenizer, image processor.
+
+Whatever its parsers raise over a user's file becomes a `ModelError` that names the file.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
 from kvstore import model_files
-from kvstore.errors import ModelError
+from kvstore.errors import KvstoreError, ModelError
+
+
+@contextmanager
+def told(what: str) -> Iterator[None]:
+    """Within, exceptions of others become a `ModelError` of one line that begins with `what`."""
+    try:
+        with model_files.hushed():
+            yield
+    except (KvstoreError, NotImplementedError):
+        raise
+    except ImportError as error:  # "X requires the Y library but it was not found. Check out ..."
+        raise ModelError(f"{what}: {_line(error).partition('. ')[0]}; install it with pip") from error
+    except Exception as error:
+        raise ModelError(f"{what}: {_line(error)}") from error
+
+
+def _line(error: Exception) -> str:
+    return " ".join(str(error).split()) or type(error).__name__
 
 
 def config(folder: Path) -> Any:
+    """The configuration; attention kernels that are not installed are left for the default ones."""
     from transformers import AutoConfig
 
-    return _told(folder / "config.json", lambda: AutoConfig.from_pretrained(folder))
+    with told(f"{folder / 'config.json'} cannot be loaded"):
+        made = AutoConfig.from_pretrained(folder)
+    _settle_attention(made)
+    return made
+
+
+def _settle_attention(made: Any) -> None:
+    """How attention is computed does not change what it is: without flash attention, the default will do."""
+    from transformers.utils import is_flash_attn_2_available
+
+    parts = [made, *(getattr(made, name) for name in made.sub_configs)]
+    flash = {str(part._attn_implementation) for part in parts if "flash" in str(part._attn_implementation)}
+    if flash and not is_flash_attn_2_available():
+        made._attn_implementation = None
+        print(
+            f"config.json asks for {min(flash)}, which is not installed; the default attention is used",
+            file=sys.stderr,
+        )
 
 
 @lru_cache(maxsize=8)
 def tokenizer(folder: Path) -> Any:
+    """The tokenizer; of a folder that changes while the process runs the first reading stays."""
     from transformers import AutoTokenizer
 
-    return _told(folder / "tokenizer.json", lambda: AutoTokenizer.from_pretrained(folder))
+    with told(f"the tokenizer in '{folder}' cannot be loaded"):
+        return AutoTokenizer.from_pretrained(folder)
 
 
-def _told(file: Path, load: Callable[[], Any]) -> Any:
-    """What `load` makes; `ModelError` that names the file when it fails."""
-    try:
-        with model_files.hushed():
-            return load()
-    except ImportError as error:  # "X requires the Y library but it was not found. Check out ..."
-        told = str(error).strip().partition(". ")[0]
-        raise ModelError(f"{file} cannot be loaded: {told}; install it with pip") from error
-    except Exception as error:  # transformers raises whatever its parsers raise
-        raise ModelError(f"{file} cannot be loaded: {str(error).strip().splitlines()[0]}") from error
-
-
-def image_processor(folder: Path) -> Any:
+def image_processor(folder: Path, made: Any) -> Any:
     """The image processor with PIL's backend: pixels are the same with and without torchvision.
 
-    It is looked up by its class, since the automatic class of older transformers asks for torchvision.
+    `made` is the configuration. The class is looked up here, since the automatic class of older transformers
+    asks for torchvision.
+    """
+    file, settings = model_files.image_processor_settings(folder)
+    with told(f"{file} cannot be loaded"):
+        return _processor_class(file, settings, made).from_dict(_renamed(settings))
+
+
+def _processor_class(file: Path, settings: dict[str, Any], made: Any) -> Any:
+    """The class that the settings name; of a name that was the model's own or is missing, the model's.
+
+    One that has no PIL backend asks for torchvision when it is made.
     """
     import transformers
+    from transformers.models.auto.image_processing_auto import IMAGE_PROCESSOR_MAPPING_NAMES
 
-    name = model_files.image_processor_type(folder)
+    name = model_files.image_processor_type(settings)
+    own = IMAGE_PROCESSOR_MAPPING_NAMES.get(made.model_type, {}).get("pil")
     kind = getattr(transformers, f"{name}Pil", None)
-    further = {} if kind else {"backend": "pil"}
-    load = (kind or transformers.AutoImageProcessor).from_pretrained
-    return _told(folder / "preprocessor_config.json", lambda: load(folder, **further))
+    if kind is None and name.endswith("ImageProcessor"):
+        kind = getattr(transformers, name, None)
+    if kind is None and own is not None and name in ("", f"{_stem(made)}ImageProcessor"):
+        kind = getattr(transformers, own)
+    if kind is None:
+        raise ModelError(
+            f"{file}: there is no image processor '{name}' for {made.model_type} in transformers"
+        )
+    return kind
 
 
-def _auto(encoder: bool) -> Any:
-    """The class of transformers that finds a model's own."""
-    import transformers
-
-    return transformers.AutoModel if encoder else transformers.AutoModelForImageTextToText
+def _stem(made: Any) -> str:
+    return type(made).__name__.removesuffix("Config")
 
 
-def weights(folder: Path, device: str, dtype: str, *, encoder: bool) -> Any:
-    """The model with its weights; a weight that the files lack is an error, not a random number."""
-    import torch
-
-    try:
-        with model_files.quiet():
-            model, report = _auto(encoder).from_pretrained(
-                folder, dtype=getattr(torch, dtype), output_loading_info=True
-            )
-    except (RuntimeError, ValueError, OSError) as error:
-        raise ModelError(f"'{folder}' cannot be loaded: {str(error).strip().splitlines()[0]}") from error
-    if report["missing_keys"]:
-        raise ModelError(f"the weights in '{folder}' lack {min(report['missing_keys'])}; download it again")
-    return model.to(device).eval().requires_grad_(False)
-
-
-def parameters(config: Any, *, encoder: bool) -> int:
-    """Number of weights, counted without making them; an encoder's text tower counts."""
-    import torch
-
-    with torch.device("meta"):
-        return int(_auto(encoder).from_config(config).num_parameters())
+def _renamed(settings: dict[str, Any]) -> dict[str, Any]:
+    """Settings with the names of today: `size` was saved as least and most pixels by transformers 4.45."""
+    size = settings.get("size")
+    names = {"min_pixels": "shortest_edge", "max_pixels": "longest_edge"}
+    if not isinstance(size, dict) or set(size) != set(names):
+        return dict(settings)
+    return {**settings, "size": {names[name]: value for name, value in size.items()}}

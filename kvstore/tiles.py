@@ -17,7 +17,7 @@ def preprocess(tiling: Tiling, processor: Any, image: PILImage.Image, view: View
     """Pixels [tiles, 3, side, side] and layout of one RGB image; the overview comes first."""
     tokens = layout(tiling, image.size, view)
     if view == "base":
-        pixels = _overview(tiling, processor, image)
+        pixels = _overview(processor, image)
     else:
         pixels = processor(images=[image], return_tensors="pt")["pixel_values"][0]
     return Inputs(pixels.float(), image.size, tokens)
@@ -31,19 +31,31 @@ def several(tiling: Tiling, processor: Any, images: Sequence[PILImage.Image]) ->
     ]
 
 
-def _overview(tiling: Tiling, processor: Any, image: PILImage.Image) -> torch.Tensor:
+def _overview(processor: Any, image: PILImage.Image) -> torch.Tensor:
     """The overview tile [1, 3, side, side] alone, by the processor's own steps in its own order."""
     import torch
     from transformers.image_utils import SizeDict
 
+    height, width = squeezed(processor)
     tile = processor.process_image(image, do_convert_rgb=processor.do_convert_rgb)
-    size = SizeDict(height=tiling.side, width=tiling.side)
-    tile = processor.resize(image=tile, size=size, resample=processor.resample)
+    tile = processor.resize(tile, size=SizeDict(height=height, width=width), resample=processor.resample)
+    if processor.do_resize:
+        tile = processor.resize(tile, size=processor.size, resample=processor.resample)
+    if processor.do_center_crop:
+        tile = processor.center_crop(tile, size=processor.crop_size)
     if processor.do_rescale:
         tile = processor.rescale(image=tile, scale=processor.rescale_factor)
     if processor.do_normalize:
         tile = processor.normalize(image=tile, mean=processor.image_mean, std=processor.image_std)
     return torch.from_numpy(tile)[None]
+
+
+def squeezed(processor: Any) -> tuple[int | None, int | None]:
+    """Height and width in pixels that the whole image is squeezed into, as the processor reads its `size`."""
+    size = processor.size
+    if size.height and size.width:
+        return size.height, size.width
+    return size.shortest_edge, size.shortest_edge
 
 
 def encode(model: Any, batch: Sequence[Inputs], encoder_layers: Sequence[int], **packing: object) -> Encoded:
@@ -73,14 +85,13 @@ def _selected(config: Any, states: Sequence[torch.Tensor]) -> torch.Tensor:
     """The hidden states [tiles, patches, width] that the projector takes."""
     import torch
 
-    return torch.cat([_patches(config, states[layer]) for layer in _feature_layers(config)], dim=-1)
+    return torch.cat([_patches(config, states[layer]) for layer in feature_layers(config)], dim=-1)
 
 
-def _feature_layers(config: Any) -> list[int]:
-    """Indices of the hidden states that the projector takes, counted from the embedding's output (0)."""
+def feature_layers(config: Any) -> list[int]:
+    """Indices of the hidden states that the projector takes, as Python counts (-1: the last)."""
     layers = config.vision_feature_layer
-    count = config.vision_config.num_hidden_layers + 1
-    return [layer % count for layer in ([layers] if isinstance(layers, int) else layers)]
+    return [layers] if isinstance(layers, int) else list(layers)
 
 
 def _patches(config: Any, state: torch.Tensor) -> torch.Tensor:

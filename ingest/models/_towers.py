@@ -19,6 +19,33 @@ from kvstore.errors import ImageError, ModelError
 from kvstore.images import MAX_PIXELS
 
 
+def check(tower: Any, processor: Any, patch: int, skip: int) -> None:
+    """Raise `ModelError` where pixels as the processor makes them are not what the tower takes.
+
+    `tower` is on the meta device, where nothing is computed but shapes; the first `skip` of its vectors are
+    no patches. Honoured are all of the processor's settings but ``pad_size``: ``size``, ``do_resize``,
+    ``crop_size``, ``do_center_crop``, ``resample``, ``do_rescale``, ``rescale_factor``, ``do_normalize``,
+    ``image_mean``, ``image_std`` and ``do_convert_rgb``.
+    """
+    from PIL import Image
+
+    image = Image.new("RGB", (64, 48))
+    seen = layout(processor, patch, image.size).grids[0]
+    made = pixels(processor, image)
+    high, wide = made.shape[-2:]
+    if (high // patch, wide // patch) != (seen.rows, seen.columns) or not made.isfinite().all():
+        raise ModelError(
+            f"preprocessor_config.json makes {wide} x {high} pixels where its size and crop_size ask for "
+            f"{seen.columns} x {seen.rows} patches of {patch}, or numbers that are not finite"
+        )
+    states = tower(pixel_values=made[None].to("meta", tower.dtype), output_hidden_states=True).hidden_states
+    if states[0].shape[1] - skip != seen.patches:
+        raise ModelError(
+            f"preprocessor_config.json makes {wide} x {high} pixels, {seen.patches} patches, of which the "
+            f"encoder makes {states[0].shape[1] - skip} vectors"
+        )
+
+
 def layout(processor: Any, patch: int, size: tuple[int, int]) -> Layout:
     """The patches of an image of `size` (width, height), `patch` pixels wide, and what they see of it.
 
@@ -71,7 +98,18 @@ def encode(tower: Any, batch: Sequence[Inputs], encoder_layers: Sequence[int], s
     """Hidden states of a batch without their first `skip` tokens, which are no patches."""
     import torch
 
-    stacked = torch.stack([item.pixels for item in batch]).to(tower.dtype)
-    states = tower(pixel_values=stacked, output_hidden_states=True, return_dict=True).hidden_states
-    encoder = [{layer: states[layer][row, skip:] for layer in encoder_layers} for row in range(len(batch))]
+    encoder: list[dict[int, torch.Tensor]] = [{} for _ in batch]
+    for rows in _alike(batch):
+        stacked = torch.stack([batch[row].pixels for row in rows]).to(tower.dtype)
+        states = tower(pixel_values=stacked, output_hidden_states=True, return_dict=True).hidden_states
+        for place, row in enumerate(rows):
+            encoder[row] = {layer: states[layer][place, skip:] for layer in encoder_layers}
     return Encoded([], encoder)
+
+
+def _alike(batch: Sequence[Inputs]) -> list[list[int]]:
+    """Places in the batch of images that become equally many pixels, which a processor may not see to."""
+    groups: dict[tuple[int, ...], list[int]] = {}
+    for row, item in enumerate(batch):
+        groups.setdefault(tuple(item.pixels.shape), []).append(row)
+    return list(groups.values())

@@ -6,7 +6,7 @@ class token, no patch, is left out; it comes first.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -22,6 +22,12 @@ MODEL_TYPES = ("clip", "clip_vision_model")
 ALIASES = {"clip-large": "openai/clip-vit-large-patch14-336"}
 TINY = "tiny-clip"
 IMAGE_START = None
+
+
+def check(model: Any, processor: Any, settings: Mapping[str, Any]) -> None:
+    """Settings that do not fit together are refused: see `_towers.check`."""
+    vision = getattr(model.config, "vision_config", model.config)
+    _towers.check(getattr(model, "vision_model", model), processor, vision.patch_size, skip=1)
 
 
 def layout(config: Any, processor: Any, size: tuple[int, int], view: View) -> Layout:

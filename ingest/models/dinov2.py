@@ -7,7 +7,7 @@ patches, are left out; they come first.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -29,6 +29,11 @@ TINY = "tiny-dinov2"
 IMAGE_START = None
 
 
+def check(model: Any, processor: Any, settings: Mapping[str, Any]) -> None:
+    """Settings that do not fit together are refused: see `_towers.check`."""
+    _towers.check(model, processor, model.config.patch_size, _skip(model.config))
+
+
 def layout(config: Any, processor: Any, size: tuple[int, int], view: View) -> Layout:
     """The patches of an image of `size` (width, height)."""
     return _towers.layout(processor, config.patch_size, size)
@@ -42,8 +47,12 @@ def preprocess(config: Any, processor: Any, image: PILImage.Image, view: View) -
 
 def encode(model: Any, batch: Sequence[Inputs], encoder_layers: Sequence[int]) -> Encoded:
     """Hidden states of a batch, before the last norm."""
-    registers = getattr(model.config, "num_register_tokens", 0)
-    return _towers.encode(model, batch, encoder_layers, skip=1 + registers)
+    return _towers.encode(model, batch, encoder_layers, _skip(model.config))
+
+
+def _skip(config: Any) -> int:
+    """The class token and the registers."""
+    return 1 + int(getattr(config, "num_register_tokens", 0))
 
 
 # ------------------------------------------------------------------------------------ the tiny model

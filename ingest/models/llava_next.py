@@ -7,12 +7,13 @@ features are those before its last layer.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from kvstore import anyres, tiles, tiny_models
+from kvstore import anyres, tile_settings, tiles, tiny_models
 from kvstore.contracts import Encoded, Inputs, Layout, View
+from kvstore.errors import ModelError
 
 if TYPE_CHECKING:
     import torch
@@ -22,6 +23,15 @@ MODEL_TYPES = ("llava_next",)
 ALIASES = {"llama3-llava-next-8b": "llava-hf/llama3-llava-next-8b-hf"}
 TINY = "tiny-next"
 IMAGE_START = ""
+
+
+def check(model: Any, processor: Any, settings: Mapping[str, Any]) -> None:
+    """Settings that do not fit together are refused: see `kvstore.tile_settings`."""
+    if getattr(model.config, "use_image_newline_parameter", True) is not True:
+        raise ModelError(
+            "use_image_newline_parameter of config.json is off, which transformers does not read"
+        )
+    tile_settings.check(model, processor, settings, _tiling(model.config, processor))
 
 
 def layout(config: Any, processor: Any, size: tuple[int, int], view: View) -> Layout:

@@ -7,12 +7,14 @@ mosaics beyond nine tiles are reduced bilinearly (`anyres_max_9`).
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import re
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from kvstore import anyres, tiles, tiny_models
+from kvstore import anyres, tile_settings, tiles, tiny_models
 from kvstore.contracts import Encoded, Inputs, Layout, View
+from kvstore.errors import ModelError
 
 if TYPE_CHECKING:
     import torch
@@ -22,6 +24,11 @@ MODEL_TYPES = ("llava_onevision",)
 ALIASES = {"llava-onevision-7b": "llava-hf/llava-onevision-qwen2-7b-ov-hf"}
 TINY = "tiny-onevision"
 IMAGE_START = ""
+
+
+def check(model: Any, processor: Any, settings: Mapping[str, Any]) -> None:
+    """Settings that do not fit together are refused: see `kvstore.tile_settings`."""
+    tile_settings.check(model, processor, settings, _tiling(model.config, processor))
 
 
 def layout(config: Any, processor: Any, size: tuple[int, int], view: View) -> Layout:
@@ -50,9 +57,15 @@ def position_ids(model: Any, input_ids: torch.Tensor, batch: Sequence[Inputs]) -
 
 
 def _tiling(config: Any, processor: Any) -> anyres.Tiling:
-    vision = config.vision_config
-    max_tiles = int(config.vision_aspect_ratio.removeprefix("anyres_max_"))
-    return anyres.Tiling(vision.image_size, vision.patch_size, processor.image_grid_pinpoints, max_tiles)
+    vision, ratio = config.vision_config, config.vision_aspect_ratio
+    known = re.fullmatch(r"anyres_max_([1-9]\d*)", ratio)
+    if known is None:
+        raise ModelError(
+            f"vision_aspect_ratio '{ratio}' of config.json is not known; 'anyres_max_9' would be"
+        )
+    return anyres.Tiling(
+        vision.image_size, vision.patch_size, processor.image_grid_pinpoints, int(known.group(1))
+    )
 
 
 # ------------------------------------------------------------------------------------ the tiny model

@@ -6,13 +6,13 @@ tower works in windows, and the order of its hidden states is that of the window
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from kvstore import tiny_models
 from kvstore.contracts import Encoded, Grid, Inputs, Layout, View
-from kvstore.errors import ImageError
+from kvstore.errors import ImageError, ModelError
 
 if TYPE_CHECKING:
     import torch
@@ -22,6 +22,55 @@ MODEL_TYPES = ("qwen2_5_vl",)
 ALIASES = {"qwen2.5-vl-7b": "Qwen/Qwen2.5-VL-7B-Instruct"}
 TINY = "tiny-qwen"
 IMAGE_START = "<|vision_start|>"
+
+
+def check(model: Any, processor: Any, settings: Mapping[str, Any]) -> None:
+    """Settings that do not fit together are refused.
+
+    Honoured: the processor's ``size`` (least and most pixels; as ``min_pixels`` and ``max_pixels`` too),
+    ``resample``, ``do_rescale``, ``rescale_factor``, ``do_normalize``, ``image_mean``, ``image_std`` and
+    ``do_convert_rgb``, and the tower's ``window_size`` and ``fullatt_block_indexes``. Refused unless they
+    agree with the tower: ``patch_size``, ``temporal_patch_size``, ``merge_size``; and ``do_resize`` off.
+    """
+    vision = model.config.vision_config
+    for name, of_tower in _SHARED.items():
+        ours, theirs = getattr(processor, name), getattr(vision, of_tower)
+        if type(theirs) is not int or theirs < 1 or ours != theirs:
+            raise ModelError(
+                f"{name} of preprocessor_config.json is {ours!r}, and vision_config.{of_tower} of "
+                f"config.json {theirs!r}; they have to be the same number"
+            )
+    if not processor.do_resize:
+        raise ModelError("do_resize of preprocessor_config.json is off; only resized images are read")
+    _check_size(processor.size)
+    cell = vision.patch_size * vision.spatial_merge_size
+    if type(vision.window_size) is not int or vision.window_size < cell:
+        raise ModelError(
+            f"vision_config.window_size of config.json is {vision.window_size!r}; "
+            f"it has to hold {cell} pixels"
+        )
+    if vision.out_hidden_size != model.config.text_config.hidden_size:
+        raise ModelError(
+            f"vision_config.out_hidden_size of config.json is {vision.out_hidden_size}, and hidden_size of "
+            f"the language model {model.config.text_config.hidden_size}; they have to be the same"
+        )
+
+
+#: Settings that the processor and the tower (under its own name) have in common.
+_SHARED = {
+    "patch_size": "patch_size",
+    "temporal_patch_size": "temporal_patch_size",
+    "merge_size": "spatial_merge_size",
+}
+
+
+def _check_size(size: Any) -> None:
+    least, most = size.shortest_edge, size.longest_edge
+    if not (type(least) is int and type(most) is int and 0 < least <= most):
+        raise ModelError(
+            f"size of preprocessor_config.json is {dict(size)}; shortest_edge (or min_pixels) is the least "
+            "number of pixels and longest_edge (or max_pixels) the most"
+        )
 
 
 def layout(config: Any, processor: Any, size: tuple[int, int], view: View) -> Layout:

@@ -7,12 +7,13 @@ belong to none.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from kvstore import tiny_models
 from kvstore.contracts import Encoded, Grid, Inputs, Layout, View
+from kvstore.errors import ModelError
 
 from . import _towers  # noqa: TID252 - the recipes' package has no fixed name
 
@@ -26,6 +27,18 @@ ALIASES = {
 }
 TINY = "tiny-encoder"
 IMAGE_START = None
+
+
+def check(model: Any, processor: Any, settings: Mapping[str, Any]) -> None:
+    """Settings that do not fit together are refused: see `_towers.check`; of NaFlex another patch."""
+    vision = getattr(model.config, "vision_config", model.config)
+    if not _is_naflex(model.config):
+        _towers.check(getattr(model, "vision_model", model), processor, vision.patch_size, skip=0)
+    elif processor.patch_size != vision.patch_size:
+        raise ModelError(
+            f"patch_size of preprocessor_config.json is {processor.patch_size!r}, and of config.json "
+            f"{vision.patch_size!r}; they have to be the same"
+        )
 
 
 def layout(config: Any, processor: Any, size: tuple[int, int], view: View) -> Layout:

@@ -170,5 +170,5 @@ def _load(request: Request, who: Subject) -> Loaded:
             "choose a --run of a multimodal model"
         )
     return models.load_again(
-        who.model, who.revision, request.run_id, request.device, request.dtype or who.dtype
+        who.model, who.revision, request.run_id, request.device, request.dtype or who.dtype, whole=True
     )

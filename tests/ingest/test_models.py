@@ -304,13 +304,34 @@ def test_qwen_positions_are_those_of_the_models_own_forward() -> None:
     assert torch.equal(model.family.position_ids(model.model, made.input_ids, [inputs]), expected)
 
 
-@pytest.mark.parametrize(
-    ("name", "size"), [("tiny-onevision", (1, 4000)), ("tiny-next", (4000, 1)), ("tiny-qwen", (1, 4000))]
-)
-def test_sizes_beyond_the_model_are_refused_with_the_reason(name: str, size: tuple[int, int]) -> None:
-    model = tiny.loaded(name)
-    with pytest.raises(ImageError, match=f"{size[0]} x {size[1]}") as caught:
-        model.family.layout(model.config, model.image_processor, size, "all")
+#: (short side, long side), lying and standing, among them those of which a mosaic keeps no row or no column
+EXTREME = [
+    size
+    for short in (1, 2, 3, 5, 8, 13)
+    for long in (100, 113, 200, 333, 500, 777, 1000, 1999, 4000)
+    for size in ((short, long), (long, short))
+]
+
+
+@pytest.mark.parametrize("name", ["tiny-onevision", "tiny-next"])
+def test_token_count_of_extreme_sizes_is_the_processors(name: str) -> None:
+    family = tiny.loaded(name).family
+    config, images, genuine = full_size(name)
+    small = tiny.loaded(name)
+    alone = 0
+    for size in EXTREME:
+        made = family.layout(config, images, size, "all")
+        assert made.tokens == real_count(genuine, size), size
+        tiny_made = family.layout(small.config, small.image_processor, size, "all")
+        assert tiny_made.tokens == real_count(tiny.processor(name), size), size
+        alone += len(tiny_made.grids) == 1
+    assert alone > len(EXTREME) // 2  # else this test is of no extremes
+
+
+def test_a_size_beyond_qwen_is_refused_with_the_reason() -> None:
+    model = tiny.loaded("tiny-qwen")
+    with pytest.raises(ImageError, match="1 x 4000") as caught:
+        model.family.layout(model.config, model.image_processor, (1, 4000), "all")
     assert caught.value.reason == "aspect-ratio"
 
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 import pytest
 
 from kvstore.anyres import Tiling, layout
-from kvstore.errors import ImageError
 
 NEXT = Tiling(336, 14, [[336, 672], [672, 336], [672, 672], [1008, 336], [336, 1008]])
 ONEVISION = Tiling(
@@ -62,7 +61,20 @@ def test_every_box_misses_the_images_edge_by_less_than_a_cell() -> None:
             assert max(abs(y0), abs(y1 - height)) < high
 
 
-def test_a_mosaic_without_rows_is_refused_but_its_overview_is_not() -> None:
-    with pytest.raises(ImageError, match="4000 x 1 pixels; use the base view"):
-        layout(NEXT, (4000, 1), "all")
-    assert layout(NEXT, (4000, 1), "base").tokens == 576
+def test_of_a_mosaic_without_rows_the_overview_is_left() -> None:
+    # no resolution holds a whole pixel of its height, so the first of the smallest: 24 rows of 48 patches, of
+    # which int(1 * 48 / 4000) = 0 rows are image, and 24 // 2 are cut at top and bottom each
+    made = layout(NEXT, (4000, 1), "all")
+    assert (len(made.grids), made.tokens, made.patches) == (1, 576, 576)
+
+
+def test_of_a_mosaic_without_columns_the_overview_and_the_newlines_are_left() -> None:
+    # again 24 rows of 48 patches; int(1 * 24 / 4000) = 0 columns are image; each row ends with its newline
+    made = layout(NEXT, (1, 4000), "all")
+    assert (len(made.grids), made.tokens, made.patches) == (1, 576 + 24, 576)
+
+
+def test_an_odd_row_of_patches_stays_though_it_is_padding() -> None:
+    # one tile of 27 rows: (27 - 0) // 2 = 13 are cut at top and bottom each, one is left
+    made = layout(ONEVISION, (4000, 1), "all")
+    assert (made.grids[1].rows, made.grids[1].columns) == (1, 27)

@@ -20,11 +20,9 @@ from transformers import DynamicCache
 
 from kvstore import models, prompting
 from kvstore.contracts import Layout
-from kvstore.prefill.blocks import Blocks, Buffer
 from kvstore.prefill.capture import only_keys_and_values
-from kvstore.prefill.forward import Engine, Prompt, batches
-from kvstore.prefill.moments import KeyMoments
-from kvstore.vectors.schema import Shape
+from kvstore.prefill.forward import batches
+from tests.capturing import Exact, captured
 
 TOLERANCE = 2e-5
 TINY = ("tiny-onevision", "tiny-next", "tiny-qwen")
@@ -40,45 +38,6 @@ def photo(size: tuple[int, int], seed: int = 0) -> Image.Image:
     """Smooth noise: every patch differs from every other."""
     small = np.random.default_rng(seed).integers(0, 256, (12, 16, 3), np.uint8)
     return Image.fromarray(small).resize(size, Image.Resampling.BICUBIC)
-
-
-def shape_of(loaded: models.Loaded, layers: tuple[int, ...] | None = None) -> Shape:
-    d = loaded.description
-    return Shape(
-        layers=layers if layers is not None else tuple(range(d["layers"])),
-        heads=d["kv_heads"],
-        key=d["key_dim"],
-        value=d["value_dim"],
-        input=d["hidden_dim"],
-        encoder=d["encoder_dim"],
-        encoder_layers=(0, d["encoder_layers"]),
-    )
-
-
-class Exact(Buffer):
-    """A buffer of float32 blocks, to look at what is captured before it is rounded."""
-
-    def _take(self, name: str, rows: int, width: int, dtype: torch.dtype) -> torch.Tensor:
-        return super()._take(name, rows, width, torch.float32 if dtype == torch.float16 else dtype)
-
-
-def captured(
-    loaded: models.Loaded,
-    images: list[Image.Image],
-    view: str,
-    prefix: str = "",
-    batch: int = 1,
-    kind: type[Buffer] = Buffer,
-    layers: tuple[int, ...] | None = None,
-) -> list[Blocks]:
-    prompt = Prompt(tuple(prompting.prompt_ids(loaded, prefix)), loaded.image_token_id)
-    shape = shape_of(loaded, layers)
-    engine = Engine(loaded.model, loaded.family, prompt, shape, 1, KeyMoments())
-    inputs = [loaded.family.preprocess(loaded.config, loaded.image_processor, i, view) for i in images]
-    blocks = kind(shape, "cpu").blocks([item.layout for item in inputs])
-    for group in batches(inputs, batch, 1 << 20):
-        engine.run([inputs[i] for i in group], [blocks[i] for i in group])
-    return blocks
 
 
 @dataclass
@@ -120,7 +79,9 @@ def full_forward(loaded: models.Loaded, image: Image.Image, layout: Layout, pref
 
 
 @torch.no_grad()
-def cut_forward(loaded: models.Loaded, image: Image.Image, layout: Layout, prefix: str) -> Plain:
+def cut_forward(
+    loaded: models.Loaded, image: Image.Image, layout: Layout, view: str, prefix: str = ""
+) -> Plain:
     """The same token sequence as the capture: the prompt cut after the last image token that is kept."""
     inputs = ordinary_inputs(loaded, image, prefix)
     place = positions(inputs, loaded, layout)
@@ -129,7 +90,7 @@ def cut_forward(loaded: models.Loaded, image: Image.Image, layout: Layout, prefi
         k: v[:, :length] if k in ("input_ids", "attention_mask", "mm_token_type_ids") else v
         for k, v in inputs.items()
     }
-    if len(layout.grids) == 1 and "pixel_values" in cut and cut["pixel_values"].ndim == 5:
+    if view == "base" and cut["pixel_values"].ndim == 5:
         return Plain(_overview_only(loaded, cut), place)
     return Plain(loaded.model.model(**cut, use_cache=True).past_key_values, place)
 
@@ -158,7 +119,7 @@ def test_batch_of_one_is_bit_for_bit_the_plain_forward(loaded: models.Loaded, vi
         image = photo(size)
         (block,) = captured(loaded, [image], view, prefix, kind=Exact)
         (stored,) = captured(loaded, [image], view, prefix)
-        plain = cut_forward(loaded, image, block.layout, prefix)
+        plain = cut_forward(loaded, image, block.layout, view, prefix)
         for layer in range(loaded.description["layers"]):
             assert torch.equal(block.site["key"][layer], plain.key(layer))
             assert torch.equal(block.site["value"][layer], plain.value(layer))
@@ -178,6 +139,23 @@ def test_equals_the_full_prompt_with_tiles_and_head(
         for layer in range(loaded.description["layers"]):
             assert_close(block.site["key"][layer], plain.key(layer))
             assert_close(block.site["value"][layer], plain.value(layer))
+
+
+@pytest.mark.parametrize("name", ["tiny-onevision", "tiny-next"])
+def test_images_too_narrow_for_a_mosaic_are_those_of_the_plain_forward(name: str) -> None:
+    loaded = models.load(name, "cpu", "float32")
+    alone, images = 0, [photo(size) for size in ((300, 1), (1, 300), (1000, 2), (2, 1000), (4000, 3))]
+    for image in images:
+        (block,) = captured(loaded, [image], "all", kind=Exact)
+        plain = cut_forward(loaded, image, block.layout, "all")
+        for layer in range(loaded.description["layers"]):
+            assert torch.equal(block.site["key"][layer], plain.key(layer))
+            assert torch.equal(block.site["value"][layer], plain.value(layer))
+        alone += len(block.layout.grids) == 1
+    assert alone >= 4
+    images.append(photo(SIZES[0]))  # together, and with an image that keeps its mosaic
+    for image, block in zip(images, captured(loaded, images, "all", batch=3, kind=Exact), strict=True):
+        assert_close(block.site["value"][7], cut_forward(loaded, image, block.layout, "all").value(7))
 
 
 def test_layers_are_those_asked_for(loaded: models.Loaded) -> None:

@@ -1,0 +1,62 @@
+"""A model's weights: its shape without them, what they need to be read, and the model with them."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+from typing import Any
+
+from kvstore import model_files
+from kvstore.errors import ModelError
+from kvstore.pretrained import told
+
+#: Weights that no stored vector needs: what makes words of the last layer, and what pools an image.
+_SPARE = re.compile(r"(^|\.)lm_head\.|(^|\.)vision_(model|tower)\.(.+\.)?(head|post_layernorm)\.|^logit_")
+
+
+def _auto(encoder: bool) -> Any:
+    """The class of transformers that finds a model's own."""
+    import transformers
+
+    return transformers.AutoModel if encoder else transformers.AutoModelForImageTextToText
+
+
+def skeleton(config: Any, *, encoder: bool) -> Any:
+    """The model on the meta device: shapes without numbers."""
+    import torch
+
+    with told("config.json describes no model"), torch.device("meta"):
+        return _auto(encoder).from_config(config).eval().requires_grad_(False)
+
+
+def check_quantisation(config: Any) -> None:
+    """Raise `ModelError` for quantised weights that cannot be read here, which names the library missing."""
+    parts = (config, *(getattr(config, name) for name in config.sub_configs))
+    found = [getattr(part, "quantization_config", None) for part in parts]
+    for settings in filter(None, found):
+        from transformers.quantizers import AutoHfQuantizer
+
+        method = settings.get("quant_method") if isinstance(settings, dict) else settings
+        with told(f"the weights are quantised with {method} (quantization_config of config.json)"):
+            quantiser = AutoHfQuantizer.from_config(settings, pre_quantized=True)
+            quantiser.validate_environment(device_map=None, weights_only=True)
+
+
+def weights(folder: Path, config: Any, device: str, dtype: str, *, encoder: bool, whole: bool) -> Any:
+    """The model with its weights; a weight that the files lack is an error, not a random number.
+
+    Unless the `whole` model is asked for, weights that no stored vector needs may be missing; each is NaN, so
+    that no use of it goes unseen.
+    """
+    import torch
+
+    with told(f"'{folder}' cannot be loaded"), model_files.quiet():
+        model, report = _auto(encoder).from_pretrained(
+            folder, config=config, dtype=getattr(torch, dtype), output_loading_info=True
+        )
+        missing = {name for name in report["missing_keys"] if whole or not _SPARE.search(name)}
+        if missing:
+            raise ModelError(f"the weights in '{folder}' lack {min(missing)}; download it again")
+        for name in report["missing_keys"]:
+            model.get_parameter(name).data.fill_(float("nan"))
+        return model.to(device).eval().requires_grad_(False)
