@@ -33,7 +33,7 @@ if TYPE_CHECKING:
     from kvstore.check import Finding
 
 #: The store's own format; a store that says a higher number was made by a newer kvstore.
-FORMAT = 1
+FORMAT = 2
 
 _RUN_NAME = re.compile(r"[a-z0-9][a-z0-9._-]{0,99}")
 _count = itertools.count()
@@ -62,7 +62,7 @@ class Store:
 
     @classmethod
     def open(cls, root: Path | str, *, create: bool = False) -> Store:
-        """Open the store at `root`, made first when `create` and not there.
+        """Open the store at `root`, made first when `create` and not there, upgraded when its format is old.
 
         Raises `StoreError` for what is not a store or cannot be written, `StoreVersionError` for a store of
         a newer kvstore.
@@ -72,7 +72,8 @@ class Store:
         store = cls(Path(root).expanduser().absolute())
         if not store.catalog.exists():
             store._make(create)
-        store._check_version()
+        if store._version() < FORMAT:
+            store._upgrade()
         store._complete()
         return store
 
@@ -202,19 +203,29 @@ class Store:
                 {"version": FORMAT, "by": __version__},
             )
 
-    def _check_version(self) -> None:
+    def _upgrade(self) -> None:
+        try:
+            with self.publish() as con:  # a second process may have done it while this one waited
+                (version,) = con.execute("select version from store").fetchall()[0]
+                warehouse.upgrade(con, range(version + 1, FORMAT + 1))
+        except StoreError as error:
+            raise StoreError(f"{self.root} is of an older format and cannot be upgraded: {error}") from error
+
+    def _version(self) -> int:
+        """The store's format; `StoreVersionError` for one that is newer than this kvstore."""
         try:
             with self.tables() as con:
                 row = con.execute("select version, created_by from store").fetchone()
         except duckdb.Error as error:
             reason = str(error).splitlines()[0]
             raise StoreError(f"{self.catalog} is not the catalog of a store: {reason}") from error
-        version, by = row or (0, "an unknown kvstore")
+        version, by = row or (FORMAT, "")
         if version > FORMAT:
             raise StoreVersionError(
                 f"{self.root} has format {version}, made by kvstore {by}; kvstore {__version__} reads up to "
                 f"{FORMAT}: pip install -U kvstore"
             )
+        return int(version)
 
     def _complete(self) -> None:
         """Make the tables that an older kvstore did not know; not where nothing can be written."""

@@ -100,7 +100,7 @@ def _rows(con: duckdb.DuckDBPyConnection, chosen: Chosen) -> Iterator[dict[str, 
 def _tracking(con: duckdb.DuckDBPyConnection, chosen: Chosen, folder: Path) -> None:
     """DAVIS 2017's results: ``<clip>/<frame>.png`` with object numbers as colours of its palette."""
     tracking = importlib.import_module("kvstore.probes.tracking")
-    tracking.submission(con, chosen.run_id, (chosen.site, chosen.layer, chosen.head), folder)
+    tracking.submission(con, chosen.run_id, chosen.probe, (chosen.site, chosen.layer, chosen.head), folder)
 
 
 def _by_label(con: duckdb.DuckDBPyConnection, chosen: Chosen, folder: Path) -> None:
@@ -174,6 +174,7 @@ def _by_expression(con: duckdb.DuckDBPyConnection, chosen: Chosen, folder: Path)
 #: How each probe's masks are written.
 LAYOUTS: dict[str, Callable[[Any, Chosen, Path], None]] = {
     "tracking": _tracking,
+    "tracking-void-out": _tracking,
     "fewshot-segmentation": _by_episode,
     "cosegmentation": _by_label,
     "semantic-segmentation": _by_class,

@@ -156,6 +156,14 @@ def _schema() -> str:
     return (recipes.SHIPPED / "sql" / "schema.sql").read_text(encoding="utf-8")
 
 
+def upgrade(con: duckdb.DuckDBPyConnection, formats: Sequence[int]) -> None:
+    """Bring a catalog to the last of `formats`, one after another, by `sql/upgrades/<format>.sql`."""
+    for number in formats:
+        con.execute((recipes.SHIPPED / "sql" / "upgrades" / f"{number}.sql").read_text(encoding="utf-8"))
+        con.execute("update store set version = $version", {"version": number})
+    create_tables(con)
+
+
 def _define(con: duckdb.DuckDBPyConnection) -> None:
     """Make the views over all runs' Lance tables, then the macros, which read the views."""
     columns = {name: kind for table in TABLES.values() for name, kind in table.items()}

@@ -1,28 +1,31 @@
 -- Macros that analyses share: what a figure counts, defined once.
 
--- One row per (run, pair, alpha): what a patch drawn at random from the target image's grid would match, with the
+-- One row per (run, probe, pair, alpha): what a patch drawn at random from the target image's grid would match, with the
 -- columns of pair_hits. Exact: of each keypoint that was matched, the share of all patches whose centre lies near
--- enough to the truth.
+-- enough to the truth. Of correspondence-bilinear a pixel is drawn, and its place is that of its upper left corner.
 create or replace macro chance_hits(run, alphas) as table (
     with keypoints as (
         select
             m.run_id,
+            m.probe,
             m.pair_id,
             p.category,
             k.target_x,
             k.target_y,
             greatest(p.target_x1 - p.target_x0, p.target_y1 - p.target_y0) as scale,
-            g.rows,
-            g.columns,
-            g.x0,
-            g.y0,
-            g.x1 - g.x0 as width,
-            g.y1 - g.y0 as height,
+            m.probe = 'correspondence-bilinear' as pixels,
+            case when pixels then i.height else g.rows end as rows,
+            case when pixels then i.width else g.columns end as columns,
+            case when pixels then -0.5 else g.x0 end as x0,
+            case when pixels then -0.5 else g.y0 end as y0,
+            case when pixels then i.width else g.x1 - g.x0 end as width,
+            case when pixels then i.height else g.y1 - g.y0 end as height,
         from match m
         join run r using (run_id)
         join pair p on p.dataset_id = r.dataset_id and p.pair_id = m.pair_id
         join pair_keypoint k on k.dataset_id = r.dataset_id and k.pair_id = m.pair_id and k.name = m.name
         join token_grid g on g.run_id = m.run_id and g.image_id = p.target_image_id and g.grid = 0
+        join image i on i.image_id = p.target_image_id
         where m.site = 'position' and (run is null or m.run_id = run)
     ),
 
@@ -45,6 +48,7 @@ create or replace macro chance_hits(run, alphas) as table (
     shares as (
         select
             run_id,
+            probe,
             pair_id,
             category,
             alpha,
@@ -64,6 +68,7 @@ create or replace macro chance_hits(run, alphas) as table (
 
     select
         run_id,
+        probe,
         'chance' as site,
         0::smallint as layer,
         null::smallint as head,
@@ -73,11 +78,11 @@ create or replace macro chance_hits(run, alphas) as table (
         alpha,
         sum(share) as hits,
     from shares
-    group by run_id, pair_id, alpha
+    group by run_id, probe, pair_id, alpha
 );
-comment on macro table chance_hits is 'chance_hits(run, alphas): keypoints that a random patch would match, per run, pair and alpha';
+comment on macro table chance_hits is 'chance_hits(run, alphas): keypoints that a random patch would match, per run, probe, pair and alpha';
 
--- One row per (run, site, layer, head, pair, alpha): keypoints of the pair, and how many of them were matched
+-- One row per (run, probe, site, layer, head, pair, alpha): keypoints of the pair, and how many of them were matched
 -- within alpha x the longer side of the target object's box (PCK: Yang and Ramanan 2013; on SPair-71k with the
 -- box as the scale: Min et al. 2019). A run of null means all. Matches are grouped before alphas multiply them.
 -- The sites position and chance are floors: match.site says what the first is, chance_hits the second.
@@ -85,6 +90,7 @@ create or replace macro pair_hits(run, alphas) as table (
     with paired as (
         select
             m.run_id,
+            m.probe,
             m.site,
             m.layer,
             m.head,
@@ -100,7 +106,7 @@ create or replace macro pair_hits(run, alphas) as table (
         join pair p on p.dataset_id = r.dataset_id and p.pair_id = m.pair_id
         join pair_keypoint k on k.dataset_id = r.dataset_id and k.pair_id = m.pair_id and k.name = m.name
         where run is null or m.run_id = run
-        group by m.run_id, m.site, m.layer, m.head, m.pair_id
+        group by m.run_id, m.probe, m.site, m.layer, m.head, m.pair_id
     )
 
     select
@@ -111,7 +117,7 @@ create or replace macro pair_hits(run, alphas) as table (
     union all by name
     from chance_hits(run, alphas)
 );
-comment on macro table pair_hits is 'pair_hits(run, alphas): keypoints matched per run, site, layer, head, pair and alpha';
+comment on macro table pair_hits is 'pair_hits(run, alphas): keypoints matched per run, probe, site, layer, head, pair and alpha';
 
 -- One row per (run, probe, site, layer, head, image): patches in both the prediction and the truth, patches in
 -- either. A run of null means all. The site position is a floor (see segment.site), and so is chance: every patch is
@@ -204,10 +210,10 @@ create or replace macro pixel_counts(run, of_probe) as table (
 );
 comment on macro table pixel_counts is 'pixel_counts(run, probe): pixels predicted, true and both, per prediction of table mask, and by chance';
 
--- One row per (run, probe, site, layer, head, clip''s object): J and F of DAVIS 2017, means over the frames that count (all
+-- One row per (run, probe, site, layer, head, clip''s object), of tracking and its variant: J and F of DAVIS 2017, means over the frames that count (all
 -- but the first and the last). J of a frame is intersection over union, 1 where both are empty. F is the harmonic mean
 -- of contour precision and recall (Perazzi et al. 2016): of a contour without pixels all are within reach.
-create or replace macro tracked(run) as table (
+create or replace macro tracked(run, of_probe := null) as table (
     with ends as (
         select dataset_id, clip, min(number) as first, max(number) as last from frame group by dataset_id, clip
     ),
@@ -215,6 +221,7 @@ create or replace macro tracked(run) as table (
     frames as (
         select
             c.run_id,
+            c.probe,
             c.site,
             c.layer,
             c.head,
@@ -222,14 +229,15 @@ create or replace macro tracked(run) as table (
             case when predicted + truth = shared then 1 else shared / (predicted + truth - shared) end as j,
             case when contour > 0 then contour_hits / contour else 1 end as precision,
             case when true_contour > 0 then true_contour_hits / true_contour else 1 end as recall,
-        from pixel_counts(run, 'tracking') c
+        from pixel_counts(run, of_probe) c
         join run r using (run_id)
         join ends e on e.dataset_id = r.dataset_id and e.clip = c.label
-        where c.number > e.first and c.number < e.last
+        where c.probe in ('tracking', 'tracking-void-out') and c.number > e.first and c.number < e.last
     )
 
     select
         run_id,
+        probe,
         site,
         layer,
         head,
@@ -237,17 +245,18 @@ create or replace macro tracked(run) as table (
         avg(j) as j,
         avg(case when precision + recall > 0 then 2 * precision * recall / (precision + recall) else 0 end) as f,
     from frames
-    group by run_id, site, layer, head, object_id
+    group by run_id, probe, site, layer, head, object_id
 );
-comment on macro table tracked is 'tracked(run): J and F of DAVIS 2017 per site, layer, head and object of a clip';
+comment on macro table tracked is 'tracked(run, probe): J and F of DAVIS 2017 per site, layer, head and object of a clip';
 
 -- One row per (run, probe, metric, site, layer, head, class, item): what every figure is made of. The figure is the mean
 -- over classes of the sum of `part` over the sum of `whole`, and its bootstrap draws items. A run or a probe of null
 -- means all. There is one class, '', where none is named here.
 --     correspondence         items are pairs: pck@a weighs keypoints alike, pck_image@a weighs pairs alike
+--                            (correspondence-bilinear likewise)
 --     foreground             items are images: iou is all intersections over all unions, iou_image weighs images alike
 --                            and leaves out an image whose union is empty
---     tracking               items are objects of clips: j, f and their mean jf (DAVIS 2017)
+--     tracking               items are objects of clips: j, f and their mean jf (DAVIS 2017; tracking-void-out likewise)
 --     fewshot-segmentation   items are episodes: miou over the categories; fb_iou over foreground and background
 --     cosegmentation         items are images, classes are groups: jaccard, and precision, the share of pixels that are
 --                            right (Rubinstein et al. 2013)
@@ -257,7 +266,7 @@ comment on macro table tracked is 'tracked(run): J and F of DAVIS 2017 per site,
 create or replace macro figure_items(run, of_probe) as table (
     with hits as (
         from pair_hits(run, [0.05, 0.10, 0.15])
-        where of_probe is null or of_probe = 'correspondence'
+        where of_probe is null or of_probe = probe
     ),
 
     covered as (
@@ -303,13 +312,13 @@ create or replace macro figure_items(run, of_probe) as table (
     ),
 
     objects as (
-        from tracked(run)
-        where of_probe is null or of_probe = 'tracking'
+        from tracked(run, of_probe)
+        where of_probe is null or of_probe = probe
     )
 
     select
         run_id,
-        'correspondence' as probe,
+        probe,
         'pck@' || printf('%.2f', alpha) as metric,
         site,
         layer,
@@ -320,9 +329,18 @@ create or replace macro figure_items(run, of_probe) as table (
         points::double as whole,
     from hits
     union all
-    select run_id, 'correspondence', 'pck_image@0.10', site, layer, head, '', pair_id, hits / points, 1.0
+    select
+        run_id,
+        probe,
+        'pck_image@' || printf('%.2f', alpha),
+        site,
+        layer,
+        head,
+        '',
+        pair_id,
+        hits / points,
+        1.0,
     from hits
-    where alpha = 0.10
     union all
     select run_id, probe, 'iou', site, layer, head, '', image_id, both_patches, either_patches
     from covered
@@ -331,7 +349,7 @@ create or replace macro figure_items(run, of_probe) as table (
     from covered
     where either_patches > 0
     union all
-    select run_id, 'tracking', metric, site, layer, head, '', object_id, part, 1.0
+    select run_id, probe, metric, site, layer, head, '', object_id, part, 1.0
     from (select *, (j + f) / 2 as jf from objects)
     unpivot (part for metric in (j, f, jf))
     union all

@@ -447,6 +447,7 @@ comment on column key_stat.variance is 'E|k|^2 - |E k|^2; its share is variance 
 
 create table if not exists match (
     run_id varchar not null,
+    probe varchar not null,
     pair_id integer not null,
     name varchar not null,
     site varchar not null,
@@ -457,16 +458,17 @@ create table if not exists match (
     y double not null,
     similarity float not null,
 );
-comment on table match is 'one row per run, pair keypoint, site, layer and head: the nearest patch found';
+comment on table match is 'one row per run, probe, pair keypoint, site, layer and head: the place found nearest';
 comment on column match.run_id is 'run';
+comment on column match.probe is 'correspondence: the best patch; correspondence-bilinear: the best pixel of maps upsampled to the image';
 comment on column match.pair_id is 'pair of the run''s data set';
 comment on column match.name is 'keypoint of the pair';
 comment on column match.site is 'value, key, input or encoder; position: a floor that looks at no vector';
 comment on column match.layer is 'layer; 0 for input and position';
 comment on column match.head is 'KV head; null: all heads of the layer concatenated (and for input, encoder and position)';
-comment on column match.patch is 'patch of the target image whose vector is nearest by cosine; for position the one at the same relative place of the image';
-comment on column match.x is 'pixels from the left: centre of that patch';
-comment on column match.y is 'pixels from the top: centre of that patch';
+comment on column match.patch is 'patch of the target image whose vector is nearest by cosine, or that holds the nearest pixel; for position the one at the same relative place of the image';
+comment on column match.x is 'pixels from the left: centre of that patch; left edge of the pixel found by correspondence-bilinear';
+comment on column match.y is 'pixels from the top: centre of that patch; upper edge of the pixel found by correspondence-bilinear';
 comment on column match.similarity is 'cosine similarity, -1 to 1; 0 for position, which compares nothing';
 
 create table if not exists segment (
@@ -515,7 +517,7 @@ create table if not exists mask (
 );
 comment on table mask is 'one row per run, probe, image, label, object, number, site, layer and head: the pixels taken for it, and what of them is true';
 comment on column mask.run_id is 'run';
-comment on column mask.probe is 'probe that made it: tracking, fewshot-segmentation, ...';
+comment on column mask.probe is 'probe that made it: tracking, tracking-void-out, fewshot-segmentation, ...';
 comment on column mask.image_id is 'image';
 comment on column mask.label is 'what the pixels are taken for: category, group, expression; other: none of the categories';
 comment on column mask.object_id is 'the one object meant, where it is one (tracking, referring); else null';
@@ -528,10 +530,10 @@ comment on column mask.x0 is 'left edge of the prediction''s extent, pixels; nul
 comment on column mask.y0 is 'top edge of the prediction''s extent';
 comment on column mask.x1 is 'right edge of the prediction''s extent, exclusive';
 comment on column mask.y1 is 'bottom edge of the prediction''s extent, exclusive';
-comment on column mask.predicted is 'pixels predicted; these counts leave void pixels out';
+comment on column mask.predicted is 'pixels predicted; these counts leave void pixels out, but those of tracking take them for background';
 comment on column mask.truth is 'pixels of the annotation';
 comment on column mask.shared is 'pixels that are both';
-comment on column mask.valid is 'pixels of the image that count: all but void';
+comment on column mask.valid is 'pixels of the image that count: all but void (of tracking all)';
 comment on column mask.contour is 'tracking: pixels of the prediction''s contour';
 comment on column mask.true_contour is 'tracking: pixels of the annotation''s contour';
 comment on column mask.contour_hits is 'tracking: contour pixels within reach of the true contour';

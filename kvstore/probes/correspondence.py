@@ -64,7 +64,7 @@ with expected as (
 )
 select m.site, m.layer, m.head
 from match m left join expected e using (pair_id, name)
-where m.run_id = $run
+where m.run_id = $run and m.probe = $probe
 group by all
 having count(*) = $points and count(e.pair_id) = $points and count(distinct (m.pair_id, m.name)) = $points
 """
@@ -81,7 +81,7 @@ def predict(store: Store, request: Request) -> Outcome:
     with store.connect() as con:
         wanted = parts(con, request)
         points = read_points(con, run_id)
-        done = Done.of(con, _COMPLETE, {"run": run_id, "points": len(points)})
+        done = Done.of(con, _COMPLETE, {"run": run_id, "probe": NAME, "points": len(points)})
         scored = is_scored(con, run_id, NAME, done)
     work = _Work(store, request, points, sizes(store, run_id, wanted, int(points.target[0])))
     todo = [part for part in wanted if not set(work.heads_of(part)) <= done[part.site, part.layer]]
@@ -99,7 +99,7 @@ class _Work:
         self.store, self.points, self.sizes = store, points, sizes
         self.run_id, self.heads, self.device = request.run_id, request.heads, request.device
         self.centres = _Centres(points)
-        self.writer = Writer(store, self.run_id, NAME, "match", ("run_id", "site", "layer", "head"))
+        self.writer = Writer(store, self.run_id, NAME, "match", ("run_id", "probe", "site", "layer", "head"))
 
     def heads_of(self, part: Part) -> list[Head]:
         """The values of column `head` that a part gets."""
@@ -154,6 +154,7 @@ class _Work:
         return pa.table(
             {
                 "run_id": pa.repeat(self.run_id, n * len(heads)),
+                "probe": pa.repeat(NAME, n * len(heads)),
                 "pair_id": pa.array(np.tile(points.pair_id, len(heads)), pa.int32()),
                 "name": pa.array(np.tile(points.name, len(heads)), pa.string()),
                 "site": pa.repeat(site, n * len(heads)),

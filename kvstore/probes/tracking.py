@@ -7,8 +7,10 @@ columns away, weighted by a softmax at temperature 0.1; all that are as similar 
 the label maps are interpolated to pixels, bilinearly between the patches' centres, each is stretched to the
 range 0 to 1 over the frame, and a pixel gets the highest, the background among equals.
 
-J and F come of counts in SQL (macro `tracked`). Void pixels are out of all counts, as the evaluation of DAVIS
-2017 provides for; its code has made them background before, and so counts what is predicted there as wrong.
+J and F come of counts in SQL (macro `tracked`). Void pixels are background, and what is predicted there is
+wrong: so counts the official evaluation of DAVIS 2017 in its semi-supervised task (davis2017-evaluation sets
+void to 0 when it reads annotations, before its counts would leave it out). Probe `tracking-void-out` is the
+same with void pixels out of all counts.
 
 Beside them stands a floor, as site `position`: the same with vectors that tell only where a patch is, which
 leaves the first frame's mask where it was. The other floor, chance, takes all pixels and is made by SQL.
@@ -47,6 +49,7 @@ if TYPE_CHECKING:
     from kvstore.store import Store
 
 NAME = "tracking"
+VOID_OUT = "tracking-void-out"
 #: Frames before the one at hand that hand labels on, beside the first frame.
 LAST_FRAMES = 7
 #: Rows and columns of patches that an object moves at most, between two such frames.
@@ -63,15 +66,20 @@ def predict(store: Store, request: Request) -> Outcome:
 
     Raises what `kvstore.probes.parts` and `read_clips` do.
     """
+    return track(store, request, NAME)
+
+
+def track(store: Store, request: Request, name: str) -> Outcome:
+    """What `predict` does, as the probe `name`: `NAME` counts void as background, `VOID_OUT` not at all."""
     with store.connect() as con:
         clips = read_clips(con, request.run_id)
 
     def made(part: Part | None, source: Source, how: Heads) -> Iterator[Prediction]:
         for clip in clips:
-            yield from _of_clip(clip, source, how)
+            yield from _of_clip(clip, source, how, void_counts=name == NAME)
 
     job = Job(
-        probe=NAME,
+        probe=name,
         grids={frame.scene.image_id: frame.scene.placed for clip in clips for frame in clip.frames},
         items=sum((len(clip.frames) - 1) * len(clip.objects) for clip in clips),
         reads=sum(len(clip.frames) for clip in clips),
@@ -80,13 +88,13 @@ def predict(store: Store, request: Request) -> Outcome:
     return carry_out(store, request, job)
 
 
-def _of_clip(clip: Clip, source: Source, how: Heads) -> Iterator[Prediction]:
+def _of_clip(clip: Clip, source: Source, how: Heads, *, void_counts: bool) -> Iterator[Prediction]:
     """Predictions of every frame but the first and of every object, be it to be seen or not."""
     scene = clip.frames[0].scene
     painter: Painter | None = None
     for frame, labels in follow(clip, source, how):
         painter = painter or Painter(scene.width, scene.height, scene.placed.grid, labels.device)
-        truths = [Truth.of(frame, object_id) for object_id in clip.objects]
+        truths = [Truth.of(frame, object_id, void_counts=void_counts) for object_id in clip.objects]
         for kind, one in enumerate(labels):
             painted = painter(one)
             for place, truth in enumerate(truths, 1):
@@ -204,7 +212,7 @@ def _between(pixels: int, start: float, stop: float, count: int) -> Array:
 
 @dataclass(frozen=True, slots=True)
 class Truth:
-    """An object in one frame; void pixels are left out of what is counted."""
+    """An object in one frame, and the pixels that are counted."""
 
     frame: Frame
     object_id: int
@@ -213,10 +221,11 @@ class Truth:
     contour: Contour
 
     @classmethod
-    def of(cls, frame: Frame, object_id: int) -> Truth:
-        """What is annotated of the object there: nothing where it is hidden."""
-        counted = frame.scene.counted()
-        pixels = frame.pixels(object_id) & counted
+    def of(cls, frame: Frame, object_id: int, *, void_counts: bool) -> Truth:
+        """What is annotated of the object there: nothing where it is hidden, nor where void lies on it."""
+        certain = frame.scene.counted()
+        pixels = frame.pixels(object_id) & certain
+        counted = np.ones_like(certain) if void_counts else certain
         return cls(frame, object_id, counted, pixels, Contour(pixels))
 
     def judge(self, kind: int, clip: str, predicted: Array) -> Prediction:
@@ -257,17 +266,18 @@ order by number, object_id
 
 
 def submission(
-    con: duckdb.DuckDBPyConnection, run_id: str, best: tuple[str, int, Head], folder: Path
+    con: duckdb.DuckDBPyConnection, run_id: str, probe: str, best: tuple[str, int, Head], folder: Path
 ) -> list[Path]:
     """Write masks as DAVIS 2017 takes results: <clip>/<frame>.png, palette images of objects 1, 2, ...
 
+    probe  `NAME` or `VOID_OUT`, whose masks are alike
     best   site, layer and head whose predictions are written; a clip's first frame is its annotation
 
     Returns the files. Raises `UsageError` where predictions of a frame are missing.
     """
     files = []
     for clip in read_clips(con, run_id):
-        for number, painted in _painted(con, run_id, best, clip):
+        for number, painted in _painted(con, run_id, probe, best, clip):
             path = folder / clip.name / f"{number:05d}.png"
             path.parent.mkdir(parents=True, exist_ok=True)
             _image(painted).save(path)
@@ -276,19 +286,19 @@ def submission(
 
 
 def _painted(
-    con: duckdb.DuckDBPyConnection, run_id: str, best: tuple[str, int, Head], clip: Clip
+    con: duckdb.DuckDBPyConnection, run_id: str, probe: str, best: tuple[str, int, Head], clip: Clip
 ) -> Iterator[tuple[int, Array]]:
     """(frame, the place of each pixel's object from 1, 0 for none)."""
     found: dict[int, dict[int, str]] = {0: dict(clip.frames[0].masks)}
     which = dict(zip(("site", "layer", "head"), best, strict=True))
-    rows = con.execute(_OF_CLIP, {"run": run_id, "probe": NAME, "clip": clip.name, **which}).fetchall()
+    rows = con.execute(_OF_CLIP, {"run": run_id, "probe": probe, "clip": clip.name, **which}).fetchall()
     for number, object_id, mask in rows:
         found.setdefault(number, {})[object_id] = mask
     for frame in clip.frames:
         if frame.number not in found:
             raise UsageError(
                 f"run '{run_id}' has no tracking of frame {frame.number} of clip '{clip.name}' at {which}."
-                f" Make it: kvstore probe tracking --run {run_id}."
+                f" Make it: kvstore probe {probe} --run {run_id}."
             )
         painted = np.zeros((frame.scene.height, frame.scene.width), np.uint8)
         for place, object_id in enumerate(clip.objects, 1):

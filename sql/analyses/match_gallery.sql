@@ -68,7 +68,7 @@ found as (
     join run r using (run_id)
     join pair p using (dataset_id, pair_id)
     join pair_keypoint k using (dataset_id, pair_id, name)
-    where m.run_id = $run
+    where m.run_id = $run and m.probe = 'correspondence'
 ),
 
 of_pairs as (

@@ -1,7 +1,8 @@
--- pck: one row per (run, site, layer, head, alpha): share of keypoints matched within alpha x the object's longer side
--- The prediction is the centre of the matched patch. `point` weighs keypoints alike, `image` weighs pairs alike.
+-- pck: one row per (run, probe, site, layer, head, alpha): share of keypoints matched within alpha x the object's longer side
+-- The prediction is the centre of the matched patch, of correspondence-bilinear a pixel. `point` weighs keypoints alike, `image` weighs pairs alike.
 select
     run_id,
+    probe,
     site,
     layer,
     head,

@@ -1,6 +1,7 @@
--- pck_category: one row per (run, category, site, layer, head, alpha): PCK of one category of object
+-- pck_category: one row per (run, probe, category, site, layer, head, alpha): PCK of one category of object
 select
     run_id,
+    probe,
     category,
     site,
     layer,

@@ -77,8 +77,8 @@ WRONG = {
     "image_identity": ("update image set sha256 = 'abc' where image_id = 1",),
     "no_orphans": (
         "insert into object values ('set', 1, 77, 'cat', 0, 0, 1, 1, 1, false, null)",
-        "insert into match values ('lost', 1, 'eye', 'value', 0, 0, 1, 1, 1, 1)",
-        "insert into match values ('run', 1, 'eye', 'value', 0, 0, 1, 1, 1, 1)",
+        "insert into match values ('lost', 'correspondence', 1, 'eye', 'value', 0, 0, 1, 1, 1, 1)",
+        "insert into match values ('run', 'correspondence', 1, 'eye', 'value', 0, 0, 1, 1, 1, 1)",
         "insert into segment values ('run', 'p', 77, 'key', 0, 0, '1', '1')",
         "insert into pair values ('set', 1, 'cat', 1, 77, 0, 0, 1, 1, 0, 0, 1, 1)",
     ),

@@ -26,7 +26,7 @@ def matches(made: Made, *, floor: bool = False) -> list[tuple[Any, ...]]:
     """The rows of `match` by stored vectors, or those of the position-only floor."""
     with made.store.connect() as con:
         return con.execute(
-            "select * exclude (run_id) from match where run_id = 'run' and (site = 'position') = ?"
+            "select * exclude (run_id, probe) from match where run_id = 'run' and (site = 'position') = ?"
             " order by all",
             [floor],
         ).fetchall()
@@ -106,7 +106,7 @@ def test_an_image_with_itself_has_pck_1_everywhere(make_store: Make) -> None:
     add_pairs(made, [Pair(2, 2, {f"k{p}": (CENTRES[p], CENTRES[p]) for p in range(12)})])
     correspondence.predict(made.store, Request("run"))
     found = {place: figures for place, figures in scores(made).items() if place[1] != "chance"}
-    assert len(found) == 4 * (2 * 2 * 2 + 1)  # metrics x (sites x layers x heads, and position)
+    assert len(found) == 6 * (2 * 2 * 2 + 1)  # metrics x (sites x layers x heads, and position)
     assert set(found.values()) == {(1.0, 1.0, 1.0, 1)}
 
 
@@ -244,8 +244,7 @@ def test_pck_and_its_interval_equal_numpys(make_store: Make) -> None:
         for alpha in (0.05, 0.10, 0.15):
             hits, points = hits_by_pair(pairs, rows, alpha)
             check(found[f"pck@{alpha:.2f}", "value", 0, head], hits, points)
-            if alpha == 0.10:
-                check(found["pck_image@0.10", "value", 0, head], hits / points, np.ones(60))
+            check(found[f"pck_image@{alpha:.2f}", "value", 0, head], hits / points, np.ones(60))
 
 
 def test_the_best_layer_is_chosen_on_one_half_of_the_pairs_and_scored_on_the_other(make_store: Make) -> None:
@@ -259,7 +258,7 @@ def test_the_best_layer_is_chosen_on_one_half_of_the_pairs_and_scored_on_the_oth
         )
     places = [(layer, head) for layer in (0, 1) for head in (0, 1)]
     rows = run_analysis(made.store, "best_layer", {"run": "run"}).to_pylist()
-    rows = [row for row in rows if row["metric"] != "pck_image@0.10"]
+    rows = [row for row in rows if not row["metric"].startswith("pck_image")]
     alphas = ("0.05", "0.10", "0.15")
     sites = ("value", "chance", "position")
     assert [(r["metric"], r["site"]) for r in rows] == [(f"pck@{a}", site) for a in alphas for site in sites]
@@ -330,8 +329,7 @@ def test_chance_is_the_mean_over_all_patches_of_the_target(make_store: Make) -> 
                 hits[n] += np.mean([np.hypot(cx - x, cy - y) <= reach for cx, cy in CENTRES])
                 points[n] += 1
         check(found[f"pck@{alpha:.2f}", "chance", 0, None], hits, points)
-        if alpha == 0.10:
-            check(found["pck_image@0.10", "chance", 0, None], hits / points, np.ones(20))
+        check(found[f"pck_image@{alpha:.2f}", "chance", 0, None], hits / points, np.ones(20))
 
 
 def test_a_store_matched_before_there_were_floors_gets_them(make_store: Make) -> None:

@@ -62,8 +62,8 @@ def test_pck_is_that_of_the_files_and_the_vectors(made: Any, tmp_path: Path) -> 
         for alpha in ALPHAS:
             expected = np.mean(np.concatenate(errors) <= alpha)
             assert told[f"pck@{alpha:.2f}", head] == (pytest.approx(expected), len(pairs))
-        per_image = np.mean([np.mean(of_pair <= 0.10) for of_pair in errors])
-        assert told["pck_image@0.10", head] == (pytest.approx(per_image), len(pairs))
+            per_image = np.mean([np.mean(of_pair <= alpha) for of_pair in errors])
+            assert told[f"pck_image@{alpha:.2f}", head] == (pytest.approx(per_image), len(pairs))
 
 
 def relative_errors(store: Store, pair: dict[str, Any], head: int) -> Any:

@@ -40,7 +40,7 @@ def test_the_best_layer_and_head_are_printed_and_stored(
     assert run("probe", "correspondence", "--store", str(made.store.root), "--format", "csv") == 0
     printed = capsys.readouterr()
     rows = list(csv.DictReader(io.StringIO(printed.out)))
-    metrics = ["pck@0.05", "pck@0.10", "pck@0.15", "pck_image@0.10"]
+    metrics = [f"{figure}@{alpha}" for figure in ("pck", "pck_image") for alpha in ("0.05", "0.10", "0.15")]
     assert [(row["metric"], row["site"]) for row in rows] == [
         (metric, site) for metric in metrics for site in ("value", "chance", "position")
     ]
@@ -56,7 +56,7 @@ def test_the_best_layer_and_head_are_printed_and_stored(
         if row["metric"] == "pck@0.10" and row["site"] == "value"
     ]
     assert top[1] == (1, 1, 1.0, 2)
-    assert len(curve) == 4 * (2 + 2)  # metrics x (layers, and two floors)
+    assert len(curve) == 6 * (2 + 2)  # metrics x (layers, and two floors)
 
 
 def test_layers_and_sites_narrow_the_work(make_store: Make) -> None:

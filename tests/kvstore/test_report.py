@@ -163,7 +163,9 @@ def test_a_report_over_vectors_goes_stale_with_what_a_macro_reads(store: Any, re
     built(store)
     assert built(store) == {"curve": "unchanged"}
     with store.publish() as con:
-        con.execute("insert into match values ('run', 1, 'eye', 'value', 0, 0, 0, 1, 1, 0.5)")
+        con.execute(
+            "insert into match values ('run', 'correspondence', 1, 'eye', 'value', 0, 0, 0, 1, 1, 0.5)"
+        )
     assert [state.state for state in report.status(store)] == ["stale"]
 
 

@@ -11,7 +11,7 @@ from PIL import Image
 
 from kvstore.errors import UsageError
 from kvstore.masks import from_array, to_array
-from kvstore.probes import Request, _predictions, _vectors, tracking
+from kvstore.probes import Request, _predictions, _vectors, find, tracking
 from kvstore.query import run_analysis
 from tests.pairs import write_spans
 from tests.stores import Made, write_tables
@@ -67,10 +67,10 @@ def rows(made: Made) -> list[tuple[Any, ...]]:
         return con.execute("select * from mask order by all").fetchall()
 
 
-def found(made: Made) -> dict[Place, dict[tuple[str, int, int], dict[str, Any]]]:
+def found(made: Made, probe: str = "tracking") -> dict[Place, dict[tuple[str, int, int], dict[str, Any]]]:
     """(site, layer, head) -> (clip, frame, object) -> row, its mask as pixels."""
     with made.store.connect() as con:
-        table = con.execute("select * from mask where probe = 'tracking'").to_arrow_table().to_pylist()
+        table = con.execute("select * from mask where probe = ?", [probe]).to_arrow_table().to_pylist()
     places: dict[Place, dict[tuple[str, int, int], dict[str, Any]]] = {}
     for row in table:
         row["mask"] = to_array(row["mask"])
@@ -285,22 +285,24 @@ def test_a_grid_that_reaches_beyond_the_image_is_painted_by_its_box(make_store: 
 # --------------------------------------------------------------------------------------------- figures
 
 
-def test_j_and_f_of_frames_equal_the_definition(make_store: Make) -> None:
+@pytest.mark.parametrize("probe", ["tracking", "tracking-void-out"])
+def test_j_and_f_of_frames_equal_the_definition(make_store: Make, probe: str) -> None:
     """Means over the frames between the first and the last, then over the objects of two clips; with void."""
     made = make_store(images=11, width=3)
     clips = {"one": walk(7), "two": [{31: masks[21]} for masks in walk(4, seed=3)]}
     void = {3: box(0, 0, 20, 12), 6: box(25, 10, 40, 30)}
     add_clips(made, clips, void)
-    tracking.predict(made.store, Request("run", heads="both"))
+    find(probe).predict(made.store, Request("run", heads="both"))
     figures = scores(made)
-    for place, got in found(made).items():
+    for place, got in found(made, probe).items():
         js, fs = [], []
         for clip, object_id, shift, last in (("one", 21, 1, 6), ("one", 22, 1, 6), ("two", 31, 8, 3)):
-            counted = [~void.get(number + shift, NONE) for number in range(last)]
+            certain = [~void.get(number + shift, NONE) for number in range(last)]
+            counted = certain if probe == "tracking-void-out" else [~NONE] * last
             pairs = [
                 measure(
                     got[clip, number, object_id]["mask"] & counted[number],
-                    clips[clip][number].get(object_id, NONE) & counted[number],
+                    clips[clip][number].get(object_id, NONE) & certain[number],
                 )
                 for number in range(1, last)
             ]
@@ -311,7 +313,19 @@ def test_j_and_f_of_frames_equal_the_definition(make_store: Make) -> None:
         assert figures["jf", *place] == (pytest.approx((np.mean(js) + np.mean(fs)) / 2), 3), place
 
 
-def test_counts_by_hand_leave_void_out(make_store: Make) -> None:
+@pytest.mark.parametrize(
+    ("probe", "counts", "contours"),
+    [
+        # Void is background: 20 columns of 30 are predicted, of which 15 are true. Columns 19 and 14 differ
+        # from their right neighbours, 5 pixels apart, and 1 is in reach.
+        ("tracking", [20 * 30, 15 * 30, 15 * 30, 40 * 30], [30, 30, 0, 0]),
+        # The strip is neither right nor wrong: all 15 columns are right, and both contours are column 14.
+        ("tracking-void-out", [15 * 30, 15 * 30, 15 * 30, 35 * 30], [30, 30, 30, 30]),
+    ],
+)
+def test_counts_by_hand_where_there_is_void(
+    make_store: Make, probe: str, counts: list[int], contours: list[int]
+) -> None:
     """Left and right half of the image are told apart exactly; a strip of 5 columns is void."""
     made = make_store(images=3, sites=("value",), layers=(0,), heads=1)
     add_clips(made, {"one": [{1: box(0, 0, 20, 30)}] * 3}, {2: box(15, 0, 20, 30)})
@@ -319,13 +333,12 @@ def test_counts_by_hand_leave_void_out(make_store: Make) -> None:
     for patch in range(12):
         values[:, 0, 0, patch] = np.eye(8)[patch % 4 // 2]
     replace(made, values)
-    tracking.predict(made.store, Request("run"))
-    row = found(made)["value", 0, 0]["one", 1, 1]
+    find(probe).predict(made.store, Request("run"))
+    row = found(made, probe)["value", 0, 0]["one", 1, 1]
     assert (row["mask"] == box(0, 0, 20, 30)).all()
-    counts = [row[name] for name in ("predicted", "truth", "shared", "valid")]
-    assert counts == [15 * 30, 15 * 30, 15 * 30, 35 * 30]
-    contours = ("contour", "true_contour", "contour_hits", "true_contour_hits")
-    assert [row[name] for name in contours] == [30, 30, 30, 30]  # column 14
+    assert [row[name] for name in ("predicted", "truth", "shared", "valid")] == counts
+    names = ("contour", "true_contour", "contour_hits", "true_contour_hits")
+    assert [row[name] for name in names] == contours
     assert (row["x0"], row["y0"], row["x1"], row["y1"]) == (0, 0, 20, 30)  # of the mask, void or not
 
 
@@ -477,7 +490,7 @@ def test_a_submission_holds_every_frame_as_davis_has_it(make_store: Make, tmp_pa
     add_clips(made, clips)
     tracking.predict(made.store, Request("run", heads="both"))
     with made.store.connect() as con:
-        files = tracking.submission(con, "run", ("value", 1, None), tmp_path / "out")
+        files = tracking.submission(con, "run", "tracking", ("value", 1, None), tmp_path / "out")
     names = [f"one/0000{n}.png" for n in range(4)] + [f"two/0000{n}.png" for n in range(3)]
     assert [path.relative_to(tmp_path / "out").as_posix() for path in files] == names
     got = found(made)["value", 1, None]
@@ -499,4 +512,4 @@ def test_a_submission_of_what_was_not_tracked_is_refused(make_store: Make, tmp_p
     add_clips(made, {"one": walk(3)})
     tracking.predict(made.store, Request("run", layers=(0,)))
     with made.store.connect() as con, pytest.raises(UsageError, match=r"no tracking of frame 1 .*'layer': 1"):
-        tracking.submission(con, "run", ("value", 1, 0), tmp_path)
+        tracking.submission(con, "run", "tracking", ("value", 1, 0), tmp_path)

@@ -68,7 +68,7 @@ def matched(tmp_path: Path) -> Any:
             for pair, patch in enumerate(patches):
                 x, y = 10 * (patch % 4) + 5, 10 * (patch // 4) + 5
                 con.execute(
-                    "insert into match values ('run', ?, ?, ?, ?, ?, ?, ?, ?, 0.5)",
+                    "insert into match values ('run', 'correspondence', ?, ?, ?, ?, ?, ?, ?, ?, 0.5)",
                     [pair + 1, f"eye_{pair}", site, layer, head, patch, x, y],
                 )
         for site, layer, head, value in (
