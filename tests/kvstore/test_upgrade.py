@@ -26,6 +26,19 @@ def aged(made: Made) -> None:
                 [probe],
             )
             con.execute("insert into score values ('run', ?, 'j', 'value', 0, 0, 0.66, 0.6, 0.7, 9)", [probe])
+        con.execute("drop table key_stat")
+        con.execute(
+            "create table key_stat (run_id varchar, rows integer, columns integer, grid tinyint,"
+            " layer smallint, head smallint, patch integer, n integer, mean_square double,"
+            " square_mean double, variance double not null,"
+            " primary key (run_id, rows, columns, grid, layer, head, patch))"
+        )
+        con.execute("insert into key_stat values ('run', 3, 4, 0, 0, 0, 7, 3, 4, 1, 3)")
+        con.execute("insert into key_stat values ('run', 3, 4, 1, 0, 0, 7, 2, 4, 1, 3)")  # of 1 + 1 images
+        con.executemany(
+            "insert into token_grid values ('run', ?, 1, 3, 4, 0, 0, 9, 9, 12, ?, 4, 1, 1)",
+            [(1, 12), (2, 13)],
+        )
         con.execute("update store set version = 1")
 
 
@@ -64,6 +77,12 @@ def test_matches_are_of_the_patch_variant_and_their_columns_are_told(old: Made) 
     assert told == []
 
 
+def test_key_statistics_stay_where_all_their_images_have_the_same_positions(old: Made) -> None:
+    store = Store.open(old.store.root)
+    found = all_of(store, "select grid, first_position, row_stride, patch, n, variance from key_stat")
+    assert found == [(0, 0, 4, 7, 3, 3.0)]
+
+
 def test_it_is_done_once(old: Made) -> None:
     Store.open(old.store.root)
     before = old.store.catalog.stat().st_mtime_ns
@@ -77,7 +96,7 @@ def test_a_store_that_cannot_be_written_is_told_so(old: Made, monkeypatch: pytes
 
     monkeypatch.setattr("kvstore.store.shutil.copyfile", refused)
     with pytest.raises(
-        StoreError, match="is of an older format and cannot be upgraded: .*Permission denied"
+        StoreError, match=r"is of an older format and cannot be upgraded: .*Permission denied"
     ) as caught:
         Store.open(old.store.root)
     assert "\n" not in str(caught.value)
