@@ -1,12 +1,14 @@
 """DAVIS 2017: JPEGImages/480p/, Annotations/480p/ with palette masks, and ImageSets/2017/ with the clips.
 
 What the official evaluation and the recipe `davis2017` read. A split whose name begins with ``train`` becomes
-train, any other val. Frames are numbered anew, objects from 1 in each clip. A quirk: frames keep their bytes
-and so their true ending, ``.png`` for `shapes`; an object without a mask, and a category, are not in it.
+train, any other val. Frames are numbered anew, objects from 1 in each clip. A quirk: the evaluation looks for
+``*.jpg`` only, so a frame in another format (of `shapes` all) is turned upright and compressed; its pixels
+change by a little, its masks by nothing. An object without a mask, and a category, are not in it.
 """
 
 from __future__ import annotations
 
+import io
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -16,8 +18,8 @@ from PIL import Image
 
 from kvstore.contracts import Annotations, Dataset
 from kvstore.errors import DatasetError
-from kvstore.export import EXTENSIONS
-from kvstore.images import Header
+from kvstore.export import of_image
+from kvstore.images import Header, decode
 from kvstore.upright import stored_size
 
 from ._class_maps import annotated, stored  # noqa: TID252 - the recipes' package has no fixed name
@@ -36,13 +38,24 @@ def write(dataset: Dataset, folder: Path) -> None:
             continue
         clip, number = places[record.name]
         frame = f"480p/{clip}/{number:05d}"
-        _placed(folder / "JPEGImages" / f"{frame}{EXTENSIONS[head.format]}").write_bytes(data)
-        values = clips.setdefault(clip, _Numbers(clip)).values(found, head)
+        with of_image(record):
+            jpeg, shown = _jpeg(data, head)
+        _placed(folder / "JPEGImages" / f"{frame}.jpg").write_bytes(jpeg)
+        values = clips.setdefault(clip, _Numbers(clip)).values(found, shown)
         _palette(values).save(_placed(folder / "Annotations" / f"{frame}.png"))
     if not clips:
         raise DatasetError(f"{dataset.name} {dataset.split} has no clips to export; name another --split")
     split = "train" if dataset.split.startswith("train") else "val"
     _placed(folder / "ImageSets" / "2017" / f"{split}.txt").write_text("".join(f"{c}\n" for c in clips))
+
+
+def _jpeg(data: bytes, head: Header) -> tuple[bytes, Header]:
+    """A frame's bytes, and what they say of themselves; those of a JPEG stay as they are."""
+    if head.format == "JPEG":
+        return data, head
+    image, buffer = decode(data).image, io.BytesIO()
+    image.save(buffer, "JPEG", quality=95, subsampling=0)
+    return buffer.getvalue(), Header(image.width, image.height, "JPEG", 1)
 
 
 def _placed(path: Path) -> Path:

@@ -14,7 +14,7 @@ from kvstore import datasets, masks, recipes
 from kvstore.contracts import Annotations, Clip, Dataset, ImageRecord, Object
 from kvstore.errors import DatasetError, ImageError
 from kvstore.export import export
-from kvstore.images import header
+from kvstore.images import decode, header
 from tests import samples
 from tests.ingesting import assert_clean, ingest, query
 from tests.tiny import noise
@@ -179,8 +179,54 @@ def test_the_clips_read_back_are_those_drawn(written: tuple[Path, Dataset]) -> N
     folder, drawn = written
     read = datasets.load("davis2017", folder)
     assert [(clip.name, len(clip.frames)) for clip in read.clips] == [("00", 16), ("01", 16), ("02", 4)]
-    assert read.clips[1].frames[2] == "JPEGImages/480p/01/00002.png"
-    assert [record.read() for record in read.images] == [record.read() for record in drawn.images]
+    assert read.clips[1].frames[2] == "JPEGImages/480p/01/00002.jpg"
+    for ours, theirs in zip(drawn.images, read.images, strict=True):  # compressed, but of the same scene
+        pixels = [np.asarray(decode(record.read()).image, float) for record in (ours, theirs)]
+        assert np.abs(pixels[0] - pixels[1]).mean() < 3
+        assert header(theirs.read()).format == "JPEG"
+
+
+def test_the_layout_is_what_the_official_evaluation_looks_for(written: tuple[Path, Dataset]) -> None:
+    """As davis2017-evaluation finds files: globs of *.jpg and *.png, sorted, by the clips of val.txt."""
+    folder, _ = written
+    listed = (folder / "ImageSets" / "2017" / "val.txt").read_text().splitlines()
+    assert listed == ["00", "01", "02"]
+    expected = {"ImageSets/2017/val.txt"}
+    for clip, frames in zip(listed, (16, 16, 4), strict=True):
+        for kind, ending in (("JPEGImages", "jpg"), ("Annotations", "png")):
+            found = sorted((folder / kind / "480p" / clip).glob(f"*.{ending}"))
+            assert [path.stem for path in found] == [f"{number:05d}" for number in range(frames)]
+            expected |= {path.relative_to(folder).as_posix() for path in found}
+        images, annotations = (
+            [Image.open(path) for path in sorted((folder / kind / "480p" / clip).iterdir())]
+            for kind in ("JPEGImages", "Annotations")
+        )
+        assert {image.format for image in images} == {"JPEG"}
+        assert {image.mode for image in annotations} == {"P"}
+        assert len({image.size for image in (*images, *annotations)}) == 1
+    assert {path.relative_to(folder).as_posix() for path in folder.rglob("*") if path.is_file()} == expected
+
+
+def test_a_turned_png_becomes_an_upright_jpeg_with_its_mask(tmp_path: Path) -> None:
+    """A red block at the upper left of the stored picture is at the upper right when shown (EXIF 6)."""
+    pixels = np.zeros((16, 24, 3), np.uint8)
+    pixels[:8, :8, 0] = 255
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    Image.fromarray(pixels).save(tmp_path / "a.png", exif=exif)
+    shown = np.zeros((24, 16), bool)
+    shown[:8, 8:] = True
+    thing = Object(7, "object", (8, 0, 16, 8), 64, mask=masks.from_array(shown))
+    record = ImageRecord("a.png", (tmp_path / "a.png").read_bytes, lambda w, h, o: Annotations((thing,)))
+    (tmp_path / "out").mkdir()
+    recipes.load("ingest/exports", "davis2017").write(
+        Dataset("one", "val", [record], clips=(Clip("x", ("a.png",)),)), tmp_path / "out"
+    )
+    with Image.open(tmp_path / "out" / "JPEGImages" / "480p" / "x" / "00000.jpg") as frame:
+        red = np.asarray(frame)[..., 0] > 128
+        assert frame.getexif().get(0x0112, 1) == 1
+    np.testing.assert_array_equal(red, shown)
+    np.testing.assert_array_equal(values(tmp_path / "out", "x", 0), shown)
 
 
 def test_the_objects_read_back_are_those_drawn(written: tuple[Path, Dataset]) -> None:
