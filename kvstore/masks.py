@@ -1,14 +1,11 @@
-"""Masks as COCO's compressed run lengths, in and out of pixels, polygons and the other forms COCO allows.
+"""Masks as COCO's compressed run lengths, in and out of pixels.
 
 A mask is kept as JSON text ``{"size": [height, width], "counts": text}``; pycocotools reads it as it is.
-pycocotools trusts what it is given (a bad run length reads past its memory), so each form is checked first;
-what describes no mask gives None.
 """
 
 from __future__ import annotations
 
 import json
-import math
 from collections.abc import Sequence
 from typing import Any
 
@@ -21,7 +18,7 @@ def from_array(pixels: Pixels) -> str:
     """The mask of an array [height, width], true or non-zero inside."""
     from pycocotools import mask
 
-    return _text(mask.encode(np.asfortranarray(pixels, dtype=np.uint8)))
+    return text(mask.encode(np.asfortranarray(pixels, dtype=np.uint8)))
 
 
 def to_array(mask: str) -> Pixels:
@@ -36,7 +33,7 @@ def union(masks: Sequence[str]) -> str:
     """The mask of all pixels that any of these masks of one image has."""
     from pycocotools import mask as coco
 
-    return _text(coco.merge([json.loads(mask) for mask in masks]))
+    return text(coco.merge([json.loads(mask) for mask in masks]))
 
 
 def area(mask: str) -> int:
@@ -56,57 +53,14 @@ def box(mask: str) -> tuple[float, float, float, float]:
 
 def runs(mask: str) -> list[int]:
     """A mask's run lengths, column by column, outside and inside in turn; the first is outside."""
-    return _unpacked(json.loads(mask)["counts"]) or []
+    return unpacked(json.loads(mask)["counts"]) or []
 
 
-def from_coco(segmentation: Any, width: int, height: int) -> str | None:
-    """The mask of COCO's ``segmentation``: polygons, a list of run lengths, or compressed run lengths.
+def unpacked(counts: str) -> list[int] | None:
+    """Run lengths of a compressed text (cocoapi's rleFrString): 5 bits a character, then differences.
 
-    None where it describes no mask of a `width` x `height` image: no polygon of 3 points, or run lengths
-    that do not add up to the image.
+    None where the text is cut or holds other characters; lengths may be negative.
     """
-    if isinstance(segmentation, list):
-        return _from_polygons(segmentation, width, height)
-    if isinstance(segmentation, dict) and segmentation.get("size") == [height, width]:
-        return _from_runs(segmentation.get("counts"), width, height)
-    return None
-
-
-def _from_polygons(polygons: list[Any], width: int, height: int) -> str | None:
-    """The union of polygons ``[x0, y0, x1, y1, ...]``, as cocoapi's annToRLE makes it."""
-    from pycocotools import mask
-
-    good = [flat for flat in (_flat(p, max(width, height)) for p in polygons) if flat]
-    return _text(mask.merge(mask.frPyObjects(good, height, width))) if good else None
-
-
-def _flat(polygon: Any, side: int) -> list[float] | None:
-    """Finite coordinates of at least 3 points; pycocotools takes 2 points for a box, so they are dropped.
-
-    Coordinates are held within some image sides, since pycocotools takes memory for each pixel of an edge.
-    """
-    try:
-        flat = [float(value) for value in polygon]
-    except (TypeError, ValueError):
-        return None
-    flat = flat[: len(flat) // 2 * 2]
-    if len(flat) < 6 or not all(map(math.isfinite, flat)):
-        return None
-    return [min(max(value, -4.0 * side), 5.0 * side) for value in flat]
-
-
-def _from_runs(counts: Any, width: int, height: int) -> str | None:
-    from pycocotools import mask
-
-    runs: Any = _unpacked(counts) if isinstance(counts, str) else counts
-    whole = isinstance(runs, list) and all(type(run) is int and run >= 0 for run in runs)
-    if not whole or sum(runs) != width * height:
-        return None
-    return _text(mask.frPyObjects({"size": [height, width], "counts": runs}, height, width))
-
-
-def _unpacked(counts: str) -> list[int] | None:
-    """Run lengths of a compressed text (cocoapi's rleFrString): 5 bits a character, then differences."""
     runs: list[int] = []
     value = shift = 0
     for letter in counts:
@@ -122,5 +76,6 @@ def _unpacked(counts: str) -> list[int] | None:
     return None if shift else runs
 
 
-def _text(rle: dict[str, Any]) -> str:
+def text(rle: dict[str, Any]) -> str:
+    """The mask of compressed run lengths as pycocotools gives them."""
     return json.dumps({"size": [int(side) for side in rle["size"]], "counts": rle["counts"].decode()})

@@ -1,20 +1,23 @@
-"""COCO's annotation files: read, grouped by image, and turned into objects when they are asked for."""
+"""COCO's annotation files: read, and grouped by image.
+
+What of a file is left out, or read though it is not as COCO writes it, is noted in `Index.notes`; what lies
+in one annotation is looked at when its object is asked for (`_coco_objects`).
+"""
 
 from __future__ import annotations
 
 import json
-import math
-from array import array
 from collections import defaultdict
-from collections.abc import Callable, Hashable
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from kvstore import masks
-from kvstore.contracts import Box, Keypoint, Object
 from kvstore.errors import DatasetError
-from kvstore.upright import stored_size, turn_box, turn_mask, turn_of, turn_point
+from kvstore.notes import Notes
+from kvstore.outside import reason
+
+from ._coco_values import Id, Ids, identity, packed, side, text, whole  # noqa: TID252
 
 _KEPT = {"id", "image_id", "category_id", "bbox", "area", "iscrowd", "segmentation", "keypoints", "caption"}
 _KEPT |= {"segments_info", "file_name"}  # of a panoptic file
@@ -26,49 +29,72 @@ Row = dict[str, Any]
 class Index:
     """The annotation files, grouped by image. Masks stay as the file gives them until they are asked for."""
 
+    file: str  # name of the file of objects
     images: list[Row]  # each with its own id and file name
-    objects: dict[Hashable, list[Row]]  # image id -> annotations
-    captions: dict[Hashable, list[str]]  # image id -> texts
-    points: dict[Hashable, Row]  # annotation id -> annotation with keypoints
-    categories: dict[Hashable, str]
-    point_names: dict[Hashable, list[str]]  # category id -> names of its keypoints
+    objects: dict[Id, list[Row]]  # image id -> annotations
+    captions: dict[Id, list[str]]  # image id -> texts
+    points: dict[int, tuple[list[str], Any]]  # annotation id -> names of its keypoints, and what is given
+    categories: dict[Id, str]
+    notes: Notes = field(default_factory=Notes)
 
     @classmethod
-    def read(cls, instances: Path, captions: Path | None, people: Path | None) -> Index:
-        """Read the files; `DatasetError` with the file and what is wrong in it."""
-        file = File(instances)
-        categories = {c["id"]: str(c["name"]) for c in file.items("categories", "id", "name")}
-        images = distinct(file.items("images", "id", "file_name"))
-        objects = _grouped(file, {image["id"] for image in images}, categories)
-        texts: dict[Hashable, list[str]] = defaultdict(list)
-        for text in File(captions).items("annotations", "image_id", "caption") if captions else ():
-            texts[text["image_id"]].append(str(text["caption"]))
-        posed = File(people) if people else file
-        wanted = ("id", "category_id", "keypoints") if people else ("id",)
-        posed_items = (item for item in posed.items("annotations", *wanted) if "keypoints" in item)
-        points = {
-            item["id"]: {key: item[key] for key in ("category_id", "keypoints")} for item in posed_items
-        }
-        kinds = posed.items("categories", "id")
-        names = {kind["id"]: kind["keypoints"] for kind in kinds if isinstance(kind.get("keypoints"), list)}
-        return cls(images, objects, texts, points, categories, names)
+    def read(
+        cls,
+        instances: Path,
+        captions: Path | None,
+        people: Path | None,
+        name_of: Callable[[Row], str | None] = lambda row: text(row.get("file_name")),
+    ) -> Index:
+        """Read the files; `DatasetError` with the file and what is wrong in it.
+
+        name_of   what an image is called, None where its row does not say; two of one name are one image
+        """
+        notes = Notes()
+        file = File(instances, notes)
+        categories, kinds = categories_of(file)
+        images, ids = distinct(file, name_of)
+        objects = _grouped(file, ids, kinds)
+        texts = _texts(File(captions, notes), ids) if captions else {}
+        posed = File(people, notes) if people else file
+        names = _point_names(posed)
+        rows = [item for items in objects.values() for item in items]
+        if people:
+            points = _posed(posed, names, Ids({item["id"]: item["id"] for item in rows}))
+        else:
+            given = (item for item in rows if item.get("keypoints"))
+            points = {item["id"]: (names.get(item["category_id"], []), item["keypoints"]) for item in given}
+        return cls(instances.name, images, objects, texts, points, categories, notes)
 
 
 class File:
     """One annotation file; what it lacks is told with its path."""
 
-    def __init__(self, path: Path) -> None:
-        self.path = path
+    def __init__(self, path: Path, notes: Notes) -> None:
+        self.path, self.notes = path, notes
+        self._told: set[str] = set()  # lists whose entries were judged
         self.content = read_json(path, _packed)
         if not isinstance(self.content, dict):
             raise DatasetError(f"{path} holds no COCO annotations: its top level is no object")
 
-    def items(self, key: str, *needed: str) -> list[Row]:
-        """The list `key`, as `listed` wants it."""
+    def rows(self, key: str) -> Iterator[tuple[int, Row]]:
+        """The objects of the list `key`, numbered; `DatasetError` where there is no such list."""
         items = self.content.get(key)
         if not isinstance(items, list):
             raise DatasetError(f"{self.path} has no list '{key}'")
-        return listed(self.path, key, items, *needed)
+        for place, item in enumerate(items):
+            if isinstance(item, dict):
+                yield place, item
+            elif key not in self._told:
+                self.lost(f"entries of '{key}' that are no objects", f"{key}[{place}]")
+        self._told.add(key)
+
+    def lost(self, kind: str, place: str) -> None:
+        """Note something that is left out."""
+        self.notes.add(kind, f"{self.path.name}, {place}")
+
+    def mended(self, kind: str, place: str) -> None:
+        """Note something that is read in the one way in which it can be meant."""
+        self.notes.add(kind, f"{self.path.name}, {place}", lost=False)
 
 
 def read_json(path: Path, made: Callable[[Row], Any] | None = None) -> Any:
@@ -79,21 +105,17 @@ def read_json(path: Path, made: Callable[[Row], Any] | None = None) -> Any:
     except OSError as error:
         raise DatasetError(f"cannot read {path}: {error.strerror}") from error
     except (ValueError, RecursionError) as error:
-        raise DatasetError(f"{path} is not valid JSON ({error}); unpack it again") from error
+        raise DatasetError(f"{path} is not valid JSON ({reason(error, 120)}); unpack it again") from error
 
 
 def listed(path: Path, key: str, items: list[Any], *needed: str) -> list[Row]:
     """The items of `path`, each an object that has the `needed` keys, its ids of a usable kind."""
     for place, item in enumerate(items):
         lacks = [k for k in needed if k not in item] if isinstance(item, dict) else list(needed)
-        lacks += [k for k in needed if k.endswith("id") and k not in lacks and not _usable(item[k])]
+        lacks += [k for k in needed if k.endswith("id") and k not in lacks and identity(item[k]) is None]
         if lacks:
             raise DatasetError(f"{path}: {key}[{place}] has no usable '{lacks[0]}'")
     return items
-
-
-def _usable(identity: Any) -> bool:
-    return isinstance(identity, int | str)
 
 
 def _packed(item: Row) -> Row:
@@ -103,116 +125,170 @@ def _packed(item: Row) -> Row:
     item = {key: value for key, value in item.items() if key in _KEPT}
     parts = item.get("segmentation")
     if isinstance(parts, list):
-        item["segmentation"] = [part if isinstance(part, dict) else numbers(part) for part in parts]
+        item["segmentation"] = [packed(part) for part in parts]
     for key in item.keys() & {"bbox", "keypoints"}:
-        item[key] = numbers(item[key])
+        item[key] = packed(item[key])
     return item
 
 
-def numbers(values: Any) -> array[float]:
-    """Numbers as an array of doubles; an empty one for anything else."""
-    try:
-        return array("d", values)
-    except (TypeError, OverflowError):
-        return array("d")
+# ------------------------------------------------------------------------------------------- lists of a file
 
 
-def numbers_of(categories: dict[Hashable, str]) -> dict[int, str]:
+def categories_of(file: File) -> tuple[dict[Id, str], Ids]:
+    """Names of the categories by id, and their ids. Of two with one id the last counts, as in pycocotools."""
+    names: dict[Id, str] = {}
+    for place, row in file.rows("categories"):
+        known, name = identity(row.get("id")), text(row.get("name"))
+        if known is None or not name:
+            file.lost("categories without a usable id or name", f"categories[{place}]")
+            continue
+        if names.get(known, name) != name:
+            file.lost("categories whose id a later one has", f"categories[{place}]")
+        if not isinstance(row["name"], str):
+            file.mended("names of categories that are numbers", f"categories[{place}]")
+        if name in names.values() and known not in names:
+            file.mended("categories with the name of another, taken as one", f"categories[{place}]")
+        names[known] = name
+    if len(numbers_of(names)) < len(names):
+        file.mended("ids of categories that are no numbers; objects have the names", "categories")
+    return names, Ids({known: known for known in names})
+
+
+def numbers_of(categories: dict[Id, str]) -> dict[int, str]:
     """`Dataset.categories`: those whose id is a number that the catalog's integers hold."""
-    return {n: name for n, name in categories.items() if isinstance(n, int) and abs(n) < 2**31}
+    found = ((whole(known), name) for known, name in categories.items())
+    return {n: name for n, name in found if n is not None and abs(n) < 2**31}
 
 
-def distinct(images: list[Row]) -> list[Row]:
-    """The images, the first of those with one id or one file name."""
-    ids: set[Hashable] = set()
-    names: set[str] = set()
-    kept = []
-    for image in images:
-        name = str(image["file_name"])
-        if image["id"] not in ids and name not in names:
-            kept.append({key: image.get(key) for key in ("id", "width", "height")} | {"file_name": name})
-        ids.add(image["id"])
-        names.add(name)
-    return kept
+def distinct(file: File, name_of: Callable[[Row], str | None]) -> tuple[list[Row], Ids]:
+    """The images, one for each file name, and their ids: all entries of one file stand for the first."""
+    by_name: dict[str, Row] = {}
+    named: dict[Id, str] = {}
+    canonical: dict[Id, Id] = {}
+    fault = ""
+    for place, row in file.rows("images"):
+        known, name = identity(row.get("id")), name_of(row)
+        if known is None or not name:
+            fault = fault or f"images[{place}] has no usable '{'file_name' if known is not None else 'id'}'"
+            file.lost("images without a usable id or file name", f"images[{place}]")
+            continue
+        if named.setdefault(known, name) != name:
+            file.lost("images whose id an earlier one has", f"images[{place}]")
+            continue
+        image = {"id": known, "file_name": name, "width": row.get("width"), "height": row.get("height")}
+        first = by_name.setdefault(name, image)
+        if first is image or not _other_size(file, place, first, image):
+            canonical[known] = first["id"]
+            _declared(file, place, image)
+    if fault and not by_name:
+        raise DatasetError(f"{file.path}: {fault}, and no other image has; export it again")
+    return list(by_name.values()), Ids(canonical)
 
 
-def _grouped(file: File, images: set[Hashable], categories: dict[Hashable, str]) -> dict[Hashable, list[Row]]:
-    """Annotations by image id. An id that is missing or met before is replaced by a new number."""
-    groups: dict[Hashable, list[Row]] = defaultdict(list)
-    items = file.items("annotations", "image_id", "category_id")
-    fresh = max((item["id"] for item in items if _numbered(item)), default=0)
+def _other_size(file: File, place: int, first: Row, image: Row) -> bool:
+    """Two entries of one file are one image, unless their annotations speak of other pixels."""
+    sizes = [[side(entry[edge]) for edge in ("width", "height")] for entry in (first, image)]
+    if all(map(all, sizes)) and sizes[0] != sizes[1]:
+        file.lost("images listed again with another size", f"images[{place}]")
+        return True
+    file.mended("images listed more than once, put together", f"images[{place}]")
+    return False
+
+
+def _declared(file: File, place: int, image: Row) -> None:
+    """Note a size that says nothing, or says it as text; none at all is fine."""
+    given = [image["width"], image["height"]]
+    if given != [None, None] and not all(map(side, given)):
+        file.mended("sizes that no image has, taken from its file", f"images[{place}]")
+    elif any(isinstance(edge, str) for edge in given):
+        file.mended("sizes written as text", f"images[{place}]")
+
+
+def _grouped(file: File, images: Ids, categories: Ids) -> dict[Id, list[Row]]:
+    """Annotations by image id, each with a number of its own; none of an image that is not listed."""
+    groups: dict[Id, list[Row]] = defaultdict(list)
+    rows = list(file.rows("annotations"))
+    fresh = max((n for _, item in rows if (n := _numbered(item)) is not None), default=0)
     seen: set[int] = set()
-    for place, item in enumerate(items):
-        if item["category_id"] not in categories:
-            raise DatasetError(
-                f"{file.path}: annotations[{place}] has category_id {item['category_id']!r}, not listed"
-            )
-        if not _numbered(item) or item["id"] in seen:
-            item["id"] = fresh = fresh + 1
-        seen.add(item["id"])
-        if item["image_id"] in images:
-            groups[item["image_id"]].append(item)
+    for place, item in rows:
+        where = f"annotations[{place}]" if identity(item.get("id")) is None else f"annotation {item['id']}"
+        (image, other), (kind, other_kind) = (
+            ids.find(item.get(key)) for ids, key in ((images, "image_id"), (categories, "category_id"))
+        )
+        if image is None:
+            file.lost("annotations of images that are not listed", where)
+            continue
+        if kind is None:
+            file.lost("annotations of categories that are not listed", where)
+            continue
+        if other or other_kind:
+            file.mended("ids that are text in one place and numbers in another", where)
+        own = _numbered(item)
+        if own is None or own in seen:
+            file.mended(f"annotation ids that {'are no numbers' if own is None else 'are met twice'}", where)
+            own = fresh = fresh + 1
+        seen.add(own)
+        item["id"], item["category_id"] = own, kind
+        groups[image].append(item)
     return groups
 
 
-def _numbered(item: Row) -> bool:
-    return type(item.get("id")) is int and abs(item["id"]) < 2**62  # object.object_id is a bigint
+def _numbered(item: Row) -> int | None:
+    """An annotation's id as `object.object_id` holds it; None where it is no such number."""
+    known = identity(item.get("id"))
+    found = None if known is None else whole(known)
+    return found if found is not None and abs(found) < 2**62 else None
 
 
-# ----------------------------------------------------------------------------------------- objects, as asked
+def _texts(file: File, images: Ids) -> dict[Id, list[str]]:
+    """Captions by image id."""
+    found: dict[Id, list[str]] = defaultdict(list)
+    for place, item in file.rows("annotations"):
+        (image, other), said, where = (
+            images.find(item.get("image_id")),
+            item.get("caption"),
+            f"annotations[{place}]",
+        )
+        words = text(said)
+        if image is None or words is None:
+            kind = "captions that are no text" if words is None else "captions of images that are not listed"
+            file.lost(kind, where)
+            continue
+        if other or not isinstance(said, str):
+            kind = (
+                "ids that are text in one place and numbers in another"
+                if other
+                else "captions that are numbers"
+            )
+            file.mended(kind, where)
+        found[image].append(words)
+    return found
 
 
-def turned(image: Row, width: int, height: int, orientation: int) -> tuple[tuple[int, int], int]:
-    """The size (width, height) that an image was annotated at, and the turn from there to upright pixels."""
-    declared = (image["width"], image["height"])
-    turn = turn_of(declared if all(type(n) is int for n in declared) else None, width, height, orientation)
-    return stored_size(width, height, turn), turn
+def _posed(file: File, names: dict[Id, list[str]], ids: Ids) -> dict[int, tuple[list[str], Any]]:
+    """What the file of keypoints gives to the objects of these ids; noted what is of no object."""
+    kinds = Ids({known: known for known in names})
+    points: dict[int, tuple[list[str], Any]] = {}
+    for place, item in file.rows("annotations"):
+        (known, _), (kind, _) = ids.find(item.get("id")), kinds.find(item.get("category_id"))
+        if known is None or known in points:
+            wrong = "met twice" if known in points else "of annotations that are not listed"
+            file.lost(f"keypoints {wrong}", f"annotations[{place}]")
+        elif item.get("keypoints"):
+            points[int(known)] = ([] if kind is None else names[kind], item["keypoints"])
+    return points
 
 
-def object_of(index: Index, item: Row, size: tuple[int, int], turn: int) -> Object | None:
-    """One annotation of an image annotated at `size` (width, height); None if it says nowhere where it is."""
-    mask = _mask(item.get("segmentation"), size)
-    box = box_of(item.get("bbox")) or (masks.box(mask) if mask else None)
-    if box is None:
-        return None
-    area = item.get("area")
-    known = isinstance(area, int | float) and math.isfinite(area)
-    return Object(
-        object_id=item["id"],
-        category=index.categories[item["category_id"]],
-        box=turn_box(box, *size, turn),
-        area=float(area) if known else (box[2] - box[0]) * (box[3] - box[1]),  # type: ignore[arg-type]
-        crowd=bool(item.get("iscrowd")),
-        mask=turn_mask(mask, *size, turn) if mask else None,
-        keypoints=_keypoints(index, item["id"], size, turn),
-    )
-
-
-def _mask(segmentation: Any, size: tuple[int, int]) -> str | None:
-    """The mask of COCO's forms, and of a list of run lengths, which RefCOCO's own code takes beside them."""
-    if isinstance(segmentation, list) and segmentation and isinstance(segmentation[0], dict):
-        parts = [mask for mask in (masks.from_coco(part, *size) for part in segmentation) if mask]
-        return masks.union(parts) if len(parts) == len(segmentation) else None
-    return masks.from_coco(segmentation, *size)
-
-
-def box_of(bbox: array[float] | None) -> Box | None:
-    """COCO's [x, y, width, height] as a box; as annotated, though it reach out of the image."""
-    sides = bbox or array("d")
-    if len(sides) != 4 or not all(map(math.isfinite, sides)) or min(sides[2:]) < 0:
-        return None
-    x, y, width, height = sides
-    return x, y, x + width, y + height
-
-
-def _keypoints(index: Index, object_id: int, size: tuple[int, int], turn: int) -> tuple[Keypoint, ...]:
-    """The labelled points. COCO gives the number of a pixel; half a pixel on lies its centre."""
-    item = index.points.get(object_id, {})
-    flat = item.get("keypoints", ())
-    found = []
-    for name, x, y, visible in zip(
-        index.point_names.get(item.get("category_id"), ()), flat[::3], flat[1::3], flat[2::3], strict=False
-    ):
-        if visible in (1, 2) and math.isfinite(x) and math.isfinite(y):
-            found.append(Keypoint(str(name), *turn_point((x + 0.5, y + 0.5), *size, turn), int(visible)))
-    return tuple(found)
+def _point_names(file: File) -> dict[Id, list[str]]:
+    """Names of the keypoints of each category that has any."""
+    names: dict[Id, list[str]] = {}
+    for place, kind in file.rows("categories"):
+        known, given = identity(kind.get("id")), kind.get("keypoints")
+        if known is None or given is None:
+            continue
+        texts = [text(name) for name in given] if isinstance(given, list) else [None]
+        if None in texts:
+            file.lost("names of keypoints that cannot be read", f"categories[{place}]")
+        elif texts:
+            names[known] = [name for name in texts if name is not None]
+    return names

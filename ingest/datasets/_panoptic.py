@@ -6,7 +6,6 @@ each image, so an object's number is ``image id * 2**24 + segment id``. Pixels i
 
 from __future__ import annotations
 
-from collections.abc import Hashable
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -18,9 +17,12 @@ from kvstore.contracts import Annotations, Dataset, ImageRecord, Object
 from kvstore.datasets import Lazy, read_file, storable
 from kvstore.errors import DatasetError, ImageError
 from kvstore.images import decode
+from kvstore.notes import Notes
 from kvstore.upright import turn_box, turn_mask
 
-from ._coco_json import File, Row, box_of, distinct, listed, numbers, numbers_of, turned  # noqa: TID252
+from ._coco_json import File, Row, categories_of, distinct, listed, numbers_of  # noqa: TID252
+from ._coco_objects import turned  # noqa: TID252
+from ._coco_values import Id, Ids, box_of, flag, identity, number, text, whole  # noqa: TID252
 
 _ARCHIVE = "panoptic_annotations_trainval2017"
 
@@ -32,17 +34,27 @@ def load(root: Path, year: str) -> Dataset:
     for missing in (path, folder):
         if not missing.exists():
             raise DatasetError(_where_to_get(missing, root))
-    file = File(path)
-    images = distinct(file.items("images", "id", "file_name"))
-    names = {kind["id"]: str(kind["name"]) for kind in file.items("categories", "id", "name")}
-    rows = {
-        row["image_id"]: row for row in file.items("annotations", "image_id", "file_name", "segments_info")
-    }
+    told = Notes()
+    file = File(path, told)
+    images, ids = distinct(file, lambda row: text(row.get("file_name")))
+    names, kinds = categories_of(file)
+    rows: dict[Id, Row] = {}
+    for place, row in file.rows("annotations"):
+        known, other = ids.find(row.get("image_id"))
+        if known is None or known in rows:
+            wrong = "met twice for an image" if known in rows else "of images that are not listed"
+            file.lost(f"segments {wrong}", f"annotations[{place}]")
+            continue
+        if other:
+            file.mended("ids that are text in one place and numbers in another", f"annotations[{place}]")
+        rows[known] = row
     for image in images:
-        _check(path, image, rows, names)
+        _check(file, image, rows, kinds)
     record = partial(_record, root / year, folder, images, rows, names)
     records, categories = Lazy(len(images), record), numbers_of(names)
-    return Dataset("coco", f"{year}-panoptic", records, root, (path,), categories=categories)
+    return Dataset(
+        "coco", f"{year}-panoptic", records, root, (path,), categories=categories, notes=list(told)
+    )
 
 
 def _where_to_get(missing: Path, root: Path) -> str:
@@ -54,18 +66,39 @@ def _where_to_get(missing: Path, root: Path) -> str:
     )
 
 
-def _check(path: Path, image: Row, rows: dict[Hashable, Row], names: dict[Hashable, str]) -> None:
-    """`DatasetError` where an image has no segments, or one of them is not what objects need."""
-    if image["id"] not in rows or type(image["id"]) is not int:
-        raise DatasetError(f"{path} has no segments of image {image['id']!r}")
-    needed = ("id", "category_id", "bbox", "area")
-    where = f"segments_info of image {image['id']}, "
-    for segment in listed(path, where, rows[image["id"]]["segments_info"], *needed):
-        sound = type(segment["id"]) is int and isinstance(segment["area"], int | float)
-        if not sound or segment["category_id"] not in names or not box_of(numbers(segment["bbox"])):
+def _check(file: File, image: Row, rows: dict[Id, Row], kinds: Ids) -> None:
+    """Make an image's segments what objects need; `DatasetError` where that cannot be."""
+    path, known = file.path, image["id"]
+    row = rows.get(known)
+    if row is None or not isinstance(known, int) or abs(known) >= 2**38:
+        raise DatasetError(f"{path} has no segments of image {str(known)[:40]}, or its id is no such number")
+    segments, name = row.get("segments_info"), row.get("file_name")
+    if not isinstance(segments, list) or not isinstance(name, str):
+        raise DatasetError(f"{path}: the annotation of image {known} has no 'segments_info' or 'file_name'")
+    where = f"segments_info of image {known}, "
+    drawn: set[int] = set()
+    for segment in listed(path, where, segments, "id", "category_id", "bbox", "area"):
+        read = _segment(segment, kinds)
+        if None in read.values() or read["id"] in drawn:
             raise DatasetError(
-                f"{path}: {where}segment {segment['id']} has no usable id, area, category or box"
+                f"{path}: {where}segment {str(segment['id'])[:40]} has no usable id, area, category or box"
             )
+        if any(isinstance(segment.get(key), str) for key in ("id", "area", "iscrowd")):
+            file.mended("segments with numbers written as text", f"image {known}, segment {read['id']}")
+        segment.update(read)
+        drawn.add(read["id"])
+
+
+def _segment(segment: Row, kinds: Ids) -> Row:
+    """A segment's values, None where one cannot be used."""
+    own = whole(identity(segment["id"]) or "")
+    return {
+        "id": own if own is not None and 0 < own < 2**24 else None,
+        "category_id": kinds.find(segment["category_id"])[0],
+        "bbox": box_of(segment["bbox"])[0],
+        "area": number(segment["area"]),
+        "iscrowd": flag(segment.get("iscrowd"))[0],
+    }
 
 
 # --------------------------------------------------------------------------------------- records, as asked
@@ -75,8 +108,8 @@ def _record(
     pictures: Path,
     folder: Path,
     images: list[Row],
-    rows: dict[Hashable, Row],
-    names: dict[Hashable, str],
+    rows: dict[Id, Row],
+    names: dict[Id, str],
     place: int,
 ) -> ImageRecord:
     image = images[place]
@@ -89,7 +122,7 @@ def _annotations(
     folder: Path,
     image: Row,
     row: Row,
-    names: dict[Hashable, str],
+    names: dict[Id, str],
     width: int,
     height: int,
     orientation: int,
@@ -102,9 +135,9 @@ def _annotations(
         found = Object(
             object_id=(image["id"] << 24) + segment["id"],
             category=names[segment["category_id"]],
-            box=turn_box(box_of(numbers(segment["bbox"])), *size, turn),  # type: ignore[arg-type] # checked
-            area=float(segment["area"]),
-            crowd=bool(segment.get("iscrowd")),
+            box=turn_box(segment["bbox"], *size, turn),
+            area=segment["area"],
+            crowd=segment["iscrowd"],
             mask=turn_mask(masks.from_array(ids == segment["id"]), *size, turn),
         )
         objects.append(found)

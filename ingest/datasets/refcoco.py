@@ -21,7 +21,8 @@ from kvstore.contracts import Annotations, Dataset, Expression, ImageRecord
 from kvstore.datasets import Lazy, read_file, storable
 from kvstore.errors import DatasetError
 
-from ._coco_json import Index, Row, listed, numbers_of, object_of, read_json, turned  # noqa: TID252
+from ._coco_json import Index, Row, listed, numbers_of, read_json  # noqa: TID252
+from ._coco_objects import object_of, turned  # noqa: TID252
 
 _UNC = ("val", "testA", "testB", "train")
 _PARTS = {

@@ -14,7 +14,7 @@ import pyarrow as pa
 
 from kvstore import query
 from kvstore.contracts import Dataset, Note
-from kvstore.datasets import sound
+from kvstore.lines import one_line
 from kvstore.notes import Notes
 from kvstore.prefill import across
 
@@ -51,7 +51,7 @@ def rows(notes: Iterable[Note], image: str = "", position: int = -1) -> Iterator
             "kind": note.kind,
             "lost": note.lost,
             "count": note.count,
-            "place": sound(note.place),
+            "place": one_line(note.place, 200),
         }
 
 

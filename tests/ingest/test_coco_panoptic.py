@@ -11,7 +11,7 @@ import pytest
 from PIL import Image
 
 from kvstore import datasets, masks
-from kvstore.contracts import Object
+from kvstore.contracts import Note, Object
 from kvstore.errors import DatasetError, ImageError
 from tests import samples
 
@@ -161,7 +161,7 @@ def test_a_png_of_another_size_spoils_its_image(tmp_path: Path) -> None:
     ("wrong", "told"),
     [
         (segment(5, 8), "segment 5 has no usable"),
-        (segment("5", 9), "segment 5 has no usable"),
+        (segment("x", 9), "segment x has no usable"),
         (segment(5, 9, bbox=[1]), "segment 5 has no usable"),
         (segment(5, 9, area="x"), "segment 5 has no usable"),
         ({"id": 5}, r"\[0\] has no usable 'category_id'"),
@@ -188,3 +188,40 @@ def test_missing_segments_are_told_with_where_to_get_them(tmp_path: Path) -> Non
     (tmp_path / "annotations" / "panoptic_val2017.json").write_text("{}")
     with pytest.raises(DatasetError, match=r"no .*panoptic_val2017 .*" + get):
         datasets.load("coco", tmp_path, "val2017-panoptic")
+
+
+def test_what_is_of_no_image_or_said_twice_is_noted(tmp_path: Path) -> None:
+    row = {"image_id": 1, "file_name": "a.png", "segments_info": [segment(66051, 7), segment(5, 9)]}
+    again = row | {"segments_info": [segment(66051, 9), segment(5, 7)]}
+    panoptic(tmp_path, drawn(), annotations=[row | {"image_id": "1"}, again, row | {"image_id": 2}, "x"])
+    dataset = datasets.load("coco", tmp_path, "val2017-panoptic")
+    assert [thing.category for thing in dataset.images[0].annotate(40, 24, 1).objects] == ["cat", "sky"]
+    file = "panoptic_val2017.json, "
+    assert list(dataset.notes) == [
+        Note("ids that are text in one place and numbers in another", f"{file}annotations[0]", lost=False),
+        Note("segments met twice for an image", f"{file}annotations[1]"),
+        Note("segments of images that are not listed", f"{file}annotations[2]"),
+        Note("entries of 'annotations' that are no objects", f"{file}annotations[3]"),
+    ]
+
+
+def test_numbers_of_segments_as_text_are_read_and_noted(tmp_path: Path) -> None:
+    panoptic(tmp_path, drawn(), segment("66051", 7, iscrowd="0"), segment(5, 9, area="30", iscrowd="1"))
+    dataset = datasets.load("coco", tmp_path, "val2017-panoptic")
+    cat, sky = dataset.images[0].annotate(40, 24, 1).objects
+    assert (cat.object_id, cat.crowd, sky.area, sky.crowd) == (2**24 + 66051, False, 30, True)
+    assert [(note.count, note.lost) for note in dataset.notes] == [(2, False)]
+
+
+@pytest.mark.parametrize("key", ["id", "category_id", "bbox", "area", "iscrowd"])
+@pytest.mark.parametrize("value", [None, ["x"], -1, float("nan"), float("inf"), "\ud83d", "x" * 9999, True])
+def test_any_value_in_a_segment_is_taken_or_told_in_one_line(tmp_path: Path, key: str, value: Any) -> None:
+    panoptic(tmp_path, drawn(), segment(66051, 7) | {key: value}, segment(5, 9))
+    try:
+        made = datasets.load("coco", tmp_path, "val2017-panoptic").images[0].annotate(40, 24, 1)
+    except DatasetError as error:
+        told = str(error)
+    else:
+        told = "taken" if key == "iscrowd" or (key, value) == ("area", -1) else f"{made} should not be taken"
+    assert told == "taken" or "panoptic_val2017.json" in told
+    assert len(told) < 300

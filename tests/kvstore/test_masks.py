@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from pycocotools import mask as coco
 
-from kvstore import masks
+from kvstore import masks, segmentations
 
 PIXELS = np.random.RandomState(0).randint(0, 2, (13, 9)).astype(np.uint8)
 
@@ -30,7 +30,7 @@ def test_a_union_has_the_pixels_of_any() -> None:
 
 
 def test_a_rectangle_as_a_polygon() -> None:
-    text = masks.from_coco([[2, 3, 6, 3, 6, 5, 2, 5]], 9, 13)
+    text = segmentations.read([[2, 3, 6, 3, 6, 5, 2, 5]], 9, 13)[0]
     assert text
     assert masks.area(text) == 4 * 2
     assert masks.box(text) == (2, 3, 6, 5)
@@ -42,7 +42,7 @@ def test_run_lengths_packed_or_not_give_the_same() -> None:
     runs = np.diff(np.concatenate([[0], edges])).tolist()
     packed = coco.encode(np.asfortranarray(PIXELS))["counts"].decode()
     for counts in (runs, packed):
-        text = masks.from_coco({"size": [13, 9], "counts": counts}, 9, 13)
+        text = segmentations.read({"size": [13, 9], "counts": counts}, 9, 13)[0]
         assert text
         np.testing.assert_array_equal(masks.to_array(text), PIXELS)
 
@@ -52,7 +52,7 @@ def test_long_runs_are_unpacked_as_pycocotools_packs_them() -> None:
     pixels[3:499, 100:101] = 1
     pixels[7, 120:690] = 1
     packed = coco.encode(np.asfortranarray(pixels))["counts"].decode()
-    text = masks.from_coco({"size": [500, 700], "counts": packed}, 700, 500)
+    text = segmentations.read({"size": [500, 700], "counts": packed}, 700, 500)[0]
     assert text
     np.testing.assert_array_equal(masks.to_array(text), pixels)
 
@@ -79,10 +79,10 @@ def test_long_runs_are_unpacked_as_pycocotools_packs_them() -> None:
     ],
 )
 def test_what_describes_no_mask_gives_none(segmentation: object) -> None:
-    assert masks.from_coco(segmentation, 9, 13) is None
+    assert segmentations.read(segmentation, 9, 13)[0] is None
 
 
 def test_a_polygon_far_outside_costs_no_memory_and_covers_the_image() -> None:
-    text = masks.from_coco([[-1e12, -1e12, 1e12, -1e12, 1e12, 1e12, -1e12, 1e12]], 9, 13)
+    text = segmentations.read([[-1e12, -1e12, 1e12, -1e12, 1e12, 1e12, -1e12, 1e12]], 9, 13)[0]
     assert text
     assert masks.area(text) == 9 * 13

@@ -1,0 +1,67 @@
+"""RefCOCOs: referring expressions for objects of COCO's validation images, known by their boxes.
+
+Expressions that fit no object, as the file says itself (``empty_case``), are left out.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+
+from kvstore.contracts import Expression
+from kvstore.errors import DatasetError
+from kvstore.segmentations import coordinates
+
+from ._coco_json import Index, Row, read_json  # noqa: TID252
+from ._coco_values import Id, box_of, text  # noqa: TID252
+
+_NEAR = 0.01  # an object's box is given by its corners, with the last digits rounded
+
+
+def read(path: Path, split: str, index: Index) -> dict[Id, list[Expression]]:
+    """Expressions by image id; `DatasetError` for one whose box no object has."""
+    found: dict[Id, list[Expression]] = {}
+    ids: dict[object, Id] = {f"{split}/{image['file_name']}": image["id"] for image in index.images}
+    for place, record in _records(path, index):
+        where, image, said = (
+            f"{path.name}, [{place}]",
+            text(record.get("image")),
+            text(record.get("normal_caption")),
+        )
+        if image is None or said is None:
+            index.notes.add("expressions that are no text, or of no image", where)
+        elif image in ids:
+            meant = _meant(record, index.objects.get(ids[image], ()))
+            if meant is None:
+                raise DatasetError(
+                    f"{path}: [{place}] means the box {str(record.get('solution'))[:60]} of {image[:60]}, "
+                    "which no object there has; it is not of these instances: move the file away"
+                )
+            found.setdefault(ids[image], []).append(Expression(meant, said))
+        elif image.startswith(f"{split}/"):
+            index.notes.add("expressions of images that are not listed", where)
+    return found
+
+
+def _records(path: Path, index: Index) -> Iterator[tuple[int, Row]]:
+    content = read_json(path)
+    if not isinstance(content, list):
+        raise DatasetError(f"{path} holds no RefCOCOs records: its top level is no list")
+    for place, record in enumerate(content):
+        if not isinstance(record, dict):
+            index.notes.add("expressions that are no objects", f"{path.name}, [{place}]")
+            continue
+        kinds = record.get("categories")
+        if not (isinstance(kinds, dict) and kinds.get("empty_case")):
+            yield place, record
+
+
+def _meant(record: Row, objects: Iterable[Row]) -> int | None:
+    """The id of the object that has the record's box, its corners."""
+    corners = coordinates(record.get("solution"), {})
+    for item in objects:
+        box, _ = box_of(item.get("bbox"))
+        ends = zip(box, corners, strict=True) if box and corners and len(corners) == 4 else None
+        if ends and max(abs(a - b) for a, b in ends) <= _NEAR:
+            return int(item["id"])
+    return None
