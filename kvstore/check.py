@@ -37,7 +37,7 @@ def findings(con: duckdb.DuckDBPyConnection) -> list[Finding]:
 
 
 def _run(con: duckdb.DuckDBPyConnection, name: str, path: Path) -> Finding:
-    text = path.read_text(encoding="utf-8")
+    text = query.read_text(path)
     rows: list[tuple[object, ...]] = []
     names: list[str] = []
     try:

@@ -15,6 +15,7 @@ from typing import Generic, TypeVar, overload
 from kvstore import recipes
 from kvstore.contracts import Dataset, ImageRecord
 from kvstore.errors import DatasetError, ImageError, UnknownNameError, UsageError
+from kvstore.outside import local_path
 
 #: Larger files are refused unread (`too-large`): no image of `images.MAX_PIXELS` pixels needs as much.
 MAX_BYTES = 2**30
@@ -70,7 +71,7 @@ def load(name: str, root: Path | None = None, split: str | None = None, limit: i
         raise UnknownNameError(f"split of {name}", split, recipe.SPLITS)
     if split is None and recipe.SPLITS:
         split = recipe.SPLITS[0]
-    dataset: Dataset = recipe.load(Path(root).expanduser() if root else default_root(name), split)
+    dataset: Dataset = recipe.load(local_path(root).expanduser() if root else default_root(name), split)
     if limit is not None:
         dataset = dataclasses.replace(dataset, images=First(dataset.images, limit))
     return dataset
@@ -81,7 +82,7 @@ def default_root(name: str) -> Path:
     shared, here = os.environ.get("KVSTORE_DATA"), Path("data", name)
     if not shared:
         return here
-    first = Path(shared).expanduser() / name
+    first = local_path(shared).expanduser() / name
     return here if here.is_dir() and not first.is_dir() else first
 
 

@@ -7,6 +7,7 @@ be given all that it names.
 
 from __future__ import annotations
 
+import json
 import re
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -17,7 +18,7 @@ import duckdb
 
 from kvstore import recipes
 from kvstore.errors import QueryError, UnknownNameError, UsageError
-from kvstore.outside import reason
+from kvstore.outside import reason, told
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -29,7 +30,7 @@ ANALYSES = "sql/analyses"
 
 def analyses() -> dict[str, str]:
     """Every analysis, with what a row of it is: its file's first line, ``-- name: one row per ...``."""
-    return {name: grain(path.read_text(encoding="utf-8")) for name, path in _files().items()}
+    return {name: grain(read_text(path)) for name, path in _files().items()}
 
 
 def grain(text: str) -> str:
@@ -55,7 +56,7 @@ def analysis(name: str, params: Mapping[str, Any] | None = None) -> tuple[str, d
     known = _files()
     if name not in known:
         raise UnknownNameError("analysis", name, known, "SQL itself has blanks in it.")
-    text = known[name].read_text(encoding="utf-8")
+    text = read_text(known[name])
     named = _parameters(text)
     for given in params or {}:
         if given not in named:
@@ -65,17 +66,18 @@ def analysis(name: str, params: Mapping[str, Any] | None = None) -> tuple[str, d
 
 @contextmanager
 def stream(
-    store: Store, text: str, params: Mapping[str, Any] | None = None
+    store: Store, text: str, params: Mapping[str, Any] | None = None, *, lossless: bool = False
 ) -> Iterator[pa.RecordBatchReader]:
-    """The rows of the last statement of `text`, batch by batch: memory is bounded whatever their number."""
+    """The rows of the last statement of `text`, batch by batch: memory is bounded whatever their number.
+
+    lossless    what Arrow has no type for comes as DuckDB's extension types, else as the nearest type
+    """
     values = dict(params or {})
-    missing = sorted(_parameters(text) - values.keys())
-    if missing:
-        raise UsageError(f"the SQL names ${missing[0]}; give it with -p {missing[0]}=VALUE")
+    _refuse(text, values)
     with store.connect() as con:
+        con.execute("set arrow_lossless_conversion = $lossless", {"lossless": lossless})
         try:
-            result = execute(con, text, values)
-            yield result.to_arrow_reader(10_000)
+            yield execute(con, text, values).to_arrow_reader(10_000)
         except (duckdb.Error, _arrow_error()) as error:
             raise QueryError(reason(error), text, values) from error
 
@@ -90,6 +92,28 @@ def execute(
     for statement in statements:
         con.execute(statement, {name: params[name] for name in statement.named_parameters})
     return con
+
+
+def _refuse(text: str, values: Mapping[str, Any]) -> None:
+    """`UsageError` for what is no Unicode, as half a surrogate pair, and for a parameter without a value."""
+    for what, said in (
+        ("the SQL", text),
+        *((f"the value of ${name}", value) for name, value in values.items()),
+    ):
+        try:
+            json.dumps(said, ensure_ascii=False, default=str).encode()
+        except UnicodeEncodeError as error:
+            raise UsageError(f"{what} is no Unicode text: {reason(error)}; save it as UTF-8") from error
+    missing = sorted(_parameters(text) - values.keys())
+    if missing:
+        named = f"has a ? as its parameter {missing[0]}" if "$" not in text else f"names ${missing[0]}"
+        raise UsageError(f"the SQL {named}; give it with -p {missing[0]}=VALUE")
+
+
+def read_text(path: Path) -> str:
+    """The SQL of a file, in UTF-8 with or without a byte order mark; `UsageError` where it is none."""
+    with told(f"{path} cannot be read", "save it as UTF-8", UsageError):
+        return path.read_text(encoding="utf-8-sig")
 
 
 def _files() -> dict[str, Path]:

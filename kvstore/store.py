@@ -11,6 +11,7 @@ import itertools
 import os
 import re
 import shutil
+import unicodedata
 from collections.abc import Iterator
 from contextlib import AbstractContextManager, contextmanager, suppress
 from dataclasses import dataclass
@@ -28,6 +29,8 @@ from kvstore.errors import (
     UnknownNameError,
     UsageError,
 )
+from kvstore.lines import printable
+from kvstore.outside import local_path, reason
 
 if TYPE_CHECKING:
     from kvstore.check import Finding
@@ -67,9 +70,7 @@ class Store:
         Raises `StoreError` for what is not a store or cannot be written, `StoreVersionError` for a store of
         a newer kvstore.
         """
-        if re.match(r"[a-z][a-z0-9+]+://", str(root)):
-            raise StoreError(f"{root}: stores on object storage are not there yet; give a local folder")
-        store = cls(Path(root).expanduser().absolute())
+        store = cls(_usable(local_path(root).expanduser().absolute()))
         if not store.catalog.exists():
             store._make(create)
         if store._version() < FORMAT:
@@ -217,8 +218,7 @@ class Store:
             with self.tables() as con:
                 row = con.execute("select version, created_by from store").fetchone()
         except duckdb.Error as error:
-            reason = str(error).splitlines()[0]
-            raise StoreError(f"{self.catalog} is not the catalog of a store: {reason}") from error
+            raise StoreError(f"{self.catalog} is not the catalog of a store: {reason(error)}") from error
         version, by = row or (FORMAT, "")
         if version > FORMAT:
             raise StoreVersionError(
@@ -278,6 +278,18 @@ class Store:
             except (StoreBusyError, UsageError):
                 continue
         return removed
+
+
+def _usable(root: Path) -> Path:
+    """The path; `StoreError` for one that DuckDB (`?`) or Lance cannot take, and for a link to nothing."""
+    unfit = next((c for c in str(root) if c == "?" or unicodedata.category(c) in ("Cc", "Cs")), None)
+    if unfit:
+        raise StoreError(
+            f"{root} cannot be a store's path: DuckDB and Lance take no '{printable(unfit)}'; name another"
+        )
+    if root.is_symlink() and not root.exists():
+        raise StoreError(f"{root} is a link to {root.readlink()}, which is not there; make that folder first")
+    return root
 
 
 def _own(path: Path) -> bool:

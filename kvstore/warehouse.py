@@ -12,15 +12,17 @@ signature) nor depends on any run's files.
 from __future__ import annotations
 
 import importlib.util
+import os
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
 import duckdb
 
 from kvstore import recipes
-from kvstore.errors import StoreError
+from kvstore.errors import StoreBusyError, StoreError
+from kvstore.outside import reason
 
 #: Lance tables that views show: name -> column -> type in the view. `run_id` goes in front.
 TABLES: dict[str, dict[str, str]] = {
@@ -95,24 +97,45 @@ def connect(catalog: Path, lance: Path) -> duckdb.DuckDBPyConnection:
         "python_enable_replacements": False,
         "allow_unsigned_extensions": _verified,
     }
-    con = duckdb.connect(":memory:", config=config)
-    try:
+    con = _memory(config)
+    with _opening(con, catalog):
         con.execute("set enable_progress_bar = false")  # DuckDB draws it on stdout, where data goes
         for statement in attach_statements(catalog, lance):
             con.execute(statement)
-    except duckdb.Error as error:
-        con.close()
-        raise StoreError(f"{catalog} cannot be opened: {str(error).splitlines()[0]}") from error
     _verified = True
     return con
+
+
+def _memory(config: Mapping[str, str | bool | int | float | list[str]]) -> duckdb.DuckDBPyConnection:
+    con = duckdb.connect(":memory:", config=dict(config))
+    if os.environ.get("TZ") == "":  # UTC by POSIX; DuckDB makes a zone of it that nobody else knows
+        con.execute("set timezone = 'UTC'")
+    return con
+
+
+@contextmanager
+def _opening(con: duckdb.DuckDBPyConnection, catalog: Path) -> Iterator[None]:
+    """Close the connection, and say what the matter is, when a catalog cannot be attached."""
+    try:
+        yield
+    except duckdb.Error as error:
+        con.close()
+        holder = re.search(r"lock is held in (.+?) \(PID (\d+)\)", str(error))
+        if holder:
+            raise StoreBusyError(
+                f"{catalog} is open for writing in {Path(holder[1]).name} (process {holder[2]}); close it"
+                " there, or open it there read-only"
+            ) from error
+        raise StoreError(f"{catalog} cannot be opened as a catalog: {reason(error)}") from error
 
 
 @contextmanager
 def catalog_only(catalog: Path) -> Iterator[duckdb.DuckDBPyConnection]:
     """A connection that reads one snapshot of the catalog's tables, without the vectors' 0.9 s of loading."""
-    with duckdb.connect(":memory:", config={"python_enable_replacements": False}) as con:
-        con.execute(f"attach {text(catalog)} as kvstore (read_only)")
-        con.execute("use kvstore")
+    with _memory({"python_enable_replacements": False}) as con:
+        with _opening(con, catalog):
+            con.execute(f"attach {text(catalog)} as kvstore (read_only)")
+            con.execute("use kvstore")
         yield con
 
 
@@ -129,7 +152,7 @@ def attach_statements(catalog: Path, lance: Path) -> list[str]:
 @contextmanager
 def editing(path: Path) -> Iterator[duckdb.DuckDBPyConnection]:
     """A catalog file of one's own to change, in one transaction; then views and macros are made anew."""
-    con = duckdb.connect(":memory:", config={"python_enable_replacements": False})
+    con = _memory({"python_enable_replacements": False})
     try:
         con.execute(f"attach {text(path)} as kvstore")
         con.execute("use kvstore")

@@ -18,7 +18,7 @@ import typer
 
 from kvstore.cli import ending
 from kvstore.errors import UnknownNameError, UsageError
-from kvstore.lines import one_line
+from kvstore.lines import one_line, printable, shortened
 
 #: Commands in the order of the help. Each is ``kvstore/cli/<name>.py`` with a function `command`, or with a
 #: typer `app` when it has commands of its own. Only the one that is called is imported.
@@ -61,6 +61,7 @@ def _guarded(args: list[str]) -> int:
     """Run; whatever is raised ends as a line on stderr and an exit code."""
     called = args[0] if args else "--help"
     try:
+        _check_text(args)
         if _names_dataset(args):
             called, args = "export", ["export", called, *args[2:]]
         if not called.startswith("-") and called not in COMMANDS:
@@ -81,6 +82,15 @@ def _guarded(args: list[str]) -> int:
         return error.code if isinstance(error.code, int) else ending.MISTAKE
     except BaseException as error:  # a panic of Rust is no Exception
         return ending.tell(error)
+
+
+def _check_text(args: list[str]) -> None:
+    """`UsageError` for an argument that is no UTF-8 text and names no file either."""
+    for word in args:
+        if any("\ud800" <= letter <= "\udfff" for letter in word):
+            value = word.partition("=")[2] if word.startswith("--") else word
+            if not os.path.lexists(value):
+                raise UsageError(f"{shortened(printable(word), 100)} is not UTF-8 text, nor a file's name")
 
 
 def _names_dataset(args: list[str]) -> bool:

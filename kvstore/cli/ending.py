@@ -112,9 +112,12 @@ def open_streams() -> None:
             null = os.open(os.devnull, os.O_WRONLY if name == "stderr" else os.O_RDONLY)  # the lowest: number
             os.set_inheritable(null, True)
             setattr(sys, name, open(number, "r" if name == "stdin" else "w", closefd=False))  # noqa: SIM115
-    for stream in (sys.stdout, sys.stderr):
+    for stream, errors in (
+        (sys.stdin, "strict"),
+        *((s, "backslashreplace") for s in (sys.stdout, sys.stderr)),
+    ):
         if hasattr(stream, "reconfigure"):
-            stream.reconfigure(encoding="utf-8", errors="backslashreplace")
+            stream.reconfigure(encoding="utf-8", errors=errors)
 
 
 @contextmanager

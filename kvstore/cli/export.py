@@ -9,6 +9,7 @@ from typing import Annotated
 import typer
 
 from kvstore.cli.options import RecipesOption
+from kvstore.outside import local_path
 
 
 def command(
@@ -16,10 +17,17 @@ def command(
     format: Annotated[  # noqa: A002
         str, typer.Argument(metavar="FORMAT", help="A name of `kvstore ls exports`.")
     ],
-    folder: Annotated[Path, typer.Argument(metavar="DIR", help="Where to write it: a new or empty folder.")],
+    folder: Annotated[
+        Path,
+        typer.Argument(metavar="DIR", help="Where to write it: a new or empty folder.", parser=local_path),
+    ],
     root: Annotated[
         Path | None,
-        typer.Option(help="The data set's folder; default $KVSTORE_DATA/<dataset>, ./data/<dataset>."),
+        typer.Option(
+            help="The data set's folder; default $KVSTORE_DATA/<dataset>, ./data/<dataset>.",
+            metavar="DIR",
+            parser=local_path,
+        ),
     ] = None,
     split: Annotated[str | None, typer.Option(help="Split; default the data set's first.")] = None,
     limit: Annotated[int | None, typer.Option(help="Only the first so many images.")] = None,

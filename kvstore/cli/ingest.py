@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from kvstore.cli.options import STORE, RecipesOption, StoreOption
+from kvstore.outside import local_path
 
 if TYPE_CHECKING:
     from kvstore.prefill.forecast import Forecast
@@ -22,7 +23,12 @@ DEFAULT_MODEL = "llava-onevision-7b"
 def command(
     dataset: Annotated[str, typer.Argument(metavar="DATASET", help="A name of `kvstore ls datasets`.")],
     root: Annotated[
-        Path | None, typer.Option(help="Its folder; default $KVSTORE_DATA/<dataset>, ./data/<dataset>.")
+        Path | None,
+        typer.Option(
+            help="Its folder; default $KVSTORE_DATA/<dataset>, ./data/<dataset>.",
+            metavar="DIR",
+            parser=local_path,
+        ),
     ] = None,
     split: Annotated[str | None, typer.Option(help="Split; default the data set's first.")] = None,
     model: Annotated[

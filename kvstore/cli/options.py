@@ -1,4 +1,7 @@
-"""Options that many commands share."""
+"""Options that many commands share.
+
+Every option that takes a path has ``parser=local_path``: typer's own would make a folder `s3:` of a URL.
+"""
 
 from __future__ import annotations
 
@@ -6,6 +9,8 @@ from pathlib import Path
 from typing import Annotated, Literal
 
 import typer
+
+from kvstore.outside import local_path
 
 Format = Literal["table", "csv", "json", "arrow"]
 
@@ -23,7 +28,10 @@ def use_recipes(folder: Path | None) -> Path | None:
 
 
 StoreOption = Annotated[
-    Path, typer.Option("--store", envvar="KVSTORE_STORE", help="Folder of the store.", metavar="DIR")
+    Path,
+    typer.Option(
+        "--store", envvar="KVSTORE_STORE", help="Folder of the store.", metavar="DIR", parser=local_path
+    ),
 ]
 RecipesOption = Annotated[
     Path | None,
@@ -33,6 +41,7 @@ RecipesOption = Annotated[
         callback=use_recipes,
         is_eager=True,
         metavar="DIR",
+        parser=local_path,
         help="A folder of recipes (ingest/, sql/, reports/) laid over the shipped one.",
     ),
 ]

@@ -4,14 +4,12 @@ from __future__ import annotations
 
 import csv
 import itertools
-import json
-import math
 import sys
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from datetime import date, datetime, time, timedelta
 from decimal import Decimal
 from typing import TYPE_CHECKING, Any
 
+from kvstore.cli import values
 from kvstore.cli.ending import to_stdout
 from kvstore.errors import UsageError
 
@@ -26,15 +24,15 @@ MAX_ROWS, MAX_WIDTH = 100, 60
 
 def write(rows: pa.RecordBatchReader | pa.Table, fmt: Format) -> None:
     """Print rows as they come; a note on stderr says when a table was cut."""
-    with to_stdout():
+    names = _distinct(rows.schema.names)
+    with to_stdout(), values.shown(rows, text=fmt != "arrow") as found:
         if fmt == "arrow":
-            return _arrow(rows)
-        names = _distinct(rows.schema.names)
+            return _arrow(found)
         if fmt == "csv":
-            return _csv(names, _rows(rows))
+            return _csv(names, _rows(found))
         if fmt == "json":
-            return _json(names, _rows(rows))
-        return _table(names, _rows(rows))
+            return _json(names, _rows(found))
+        return _table(names, _rows(found))
 
 
 def write_records(records: Iterable[Mapping[str, Any]], columns: Sequence[str], fmt: Format) -> None:
@@ -45,24 +43,10 @@ def write_records(records: Iterable[Mapping[str, Any]], columns: Sequence[str], 
     write(pa.table({name: [record[name] for record in listed] for name in columns}), fmt)
 
 
-def _rows(rows: pa.RecordBatchReader | pa.Table) -> Iterator[tuple[Any, ...]]:
-    import pyarrow as pa
-
-    for batch in rows.to_batches() if isinstance(rows, pa.Table) else rows:
-        columns = [_column(column) for column in batch.columns]
+def _rows(rows: pa.RecordBatchReader) -> Iterator[tuple[Any, ...]]:
+    for batch in rows:
+        columns = values.columns(batch)
         yield from zip(*columns, strict=True) if columns else ()
-
-
-def _column(column: pa.Array) -> list[Any]:
-    """Python values; a float32 by its own shortest text, 0.1 and not 0.10000000149."""
-    import pyarrow as pa
-
-    if pa.types.is_float32(column.type):
-        return [None if text is None else float(text) for text in column.cast(pa.string()).to_pylist()]
-    if pa.types.is_map(column.type):
-        return [None if pairs is None else dict(pairs) for pairs in column.to_pylist()]
-    values: list[Any] = column.to_pylist()
-    return values
 
 
 def _distinct(names: Sequence[str]) -> list[str]:
@@ -76,13 +60,13 @@ def _distinct(names: Sequence[str]) -> list[str]:
     return result
 
 
-def _arrow(rows: pa.RecordBatchReader | pa.Table) -> None:
+def _arrow(rows: pa.RecordBatchReader) -> None:
     import pyarrow as pa
 
     if sys.stdout.isatty():
         raise UsageError("arrow is binary; send it to a file or a pipe: ... --format arrow > rows.arrow")
     with pa.ipc.new_stream(sys.stdout.buffer, rows.schema) as sink:
-        for batch in rows.to_batches() if isinstance(rows, pa.Table) else rows:
+        for batch in rows:
             sink.write_batch(batch)
 
 
@@ -90,15 +74,14 @@ def _csv(names: Sequence[str], rows: Iterable[tuple[Any, ...]]) -> None:
     writer = csv.writer(sys.stdout, lineterminator="\n")
     writer.writerow(names)
     for row in rows:
-        writer.writerow([_cell(value) for value in row])
+        writer.writerow([values.as_cell(value) for value in row])
 
 
 def _json(names: Sequence[str], rows: Iterable[tuple[Any, ...]]) -> None:
     """One array of objects, an object a line."""
     opening = "["
     for row in rows:
-        record = dict(zip(names, map(_plain, row), strict=True))
-        print(opening + json.dumps(record, ensure_ascii=False, allow_nan=False), end="")
+        print(opening + values.as_json(dict(zip(names, row, strict=True))), end="")
         opening = ",\n "
     print("]" if opening != "[" else "[]")
 
@@ -125,36 +108,10 @@ def _short(value: object) -> str:
     if isinstance(value, list) and len(value) > 4:
         head = ", ".join(_short(item) for item in value[:3])
         return f"[{head}, ... {len(value)}]"
-    text = "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in _cell(value))
+    text = "".join(
+        c if c.isprintable() else c.encode("unicode_escape").decode() for c in values.as_cell(value)
+    )
     return text if len(text) <= MAX_WIDTH else text[: MAX_WIDTH - 3] + "..."
-
-
-def _cell(value: object) -> str:
-    plain = _plain(value) if not isinstance(value, float) else value
-    if plain is None:
-        return ""
-    if isinstance(plain, bool | list | dict):
-        return json.dumps(plain, ensure_ascii=False)
-    return str(plain)
-
-
-def _plain(value: object) -> Any:
-    """What JSON can say: no NaN (null), moments as ISO text, bytes as hex."""
-    if isinstance(value, float):
-        return value if math.isfinite(value) else None
-    if isinstance(value, Decimal):
-        return int(value) if value == value.to_integral_value() else float(value)
-    if isinstance(value, datetime | date | time):
-        return value.isoformat()
-    if isinstance(value, timedelta):
-        return str(value)
-    if isinstance(value, bytes):
-        return value.hex()
-    if isinstance(value, list | tuple):
-        return [_plain(item) for item in value]
-    if isinstance(value, dict):
-        return {str(key): _plain(item) for key, item in value.items()}
-    return value
 
 
 def _is_number(value: object) -> bool:

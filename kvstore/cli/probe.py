@@ -9,6 +9,7 @@ from typing import Annotated
 import typer
 
 from kvstore.cli.options import STORE, FormatOption, RecipesOption, StoreOption
+from kvstore.outside import local_path
 
 
 def command(
@@ -25,6 +26,7 @@ def command(
         Path | None,
         typer.Option(
             metavar="DIR",
+            parser=local_path,
             help="Also write the masks of the best image value (of --site, where one is named) into this new"
             " folder, as the benchmark's official evaluation reads them.",
         ),

@@ -10,16 +10,22 @@ from typing import Annotated, Any
 import typer
 
 from kvstore.cli.options import STORE, FormatOption, RecipesOption, StoreOption
+from kvstore.outside import local_path
 
 
 def command(
     text: Annotated[
         str | None, typer.Argument(metavar="TEXT|NAME|-", help="SQL, an analysis by name, or - for stdin.")
     ] = None,
-    file: Annotated[Path | None, typer.Option("--file", "-f", help="Read the SQL from a file.")] = None,
+    file: Annotated[
+        Path | None,
+        typer.Option("--file", "-f", metavar="FILE", parser=local_path, help="Read the SQL from a file."),
+    ] = None,
     param: Annotated[
         list[str] | None,
-        typer.Option("--param", "-p", metavar="NAME=VALUE", help="A value for $NAME; JSON, else text."),
+        typer.Option(
+            "--param", "-p", metavar="NAME=VALUE", help="A value for $NAME (a ?: 1, 2, ...); JSON, else text."
+        ),
     ] = None,
     format: FormatOption = "table",  # noqa: A002
     store: StoreOption = STORE,
@@ -36,7 +42,7 @@ def command(
 
     values = parameters(param or [])
     sql, values = _resolve(text, file, values)
-    with ending_at_once(), query.stream(Store.open(store), sql, values) as rows:
+    with ending_at_once(), query.stream(Store.open(store), sql, values, lossless=True) as rows:
         output.write(rows, format)
 
 
@@ -45,15 +51,18 @@ def parameters(given: list[str]) -> dict[str, Any]:
     import json
 
     from kvstore.errors import UsageError
+    from kvstore.lines import shortened
 
     values = {}
     for item in given:
         name, equals, value = item.partition("=")
-        if not equals or not name.isidentifier():
-            raise UsageError(f"-p {item}: give a parameter as NAME=VALUE")
+        if not equals or not (name.isidentifier() or name.isdecimal()):
+            raise UsageError(
+                f"-p {shortened(item, 100)}: give a parameter as NAME=VALUE, a ? or $1 as 1=VALUE"
+            )
         try:
             values[name] = json.loads(value)
-        except ValueError:
+        except (ValueError, RecursionError):
             values[name] = value
     return values
 
@@ -61,7 +70,10 @@ def parameters(given: list[str]) -> dict[str, Any]:
 def _standard_input() -> str:
     from kvstore.errors import UsageError
 
-    text = sys.stdin.read()
+    try:
+        text = sys.stdin.read().removeprefix("\ufeff")
+    except UnicodeDecodeError as error:
+        raise UsageError(f"standard input is no UTF-8 text: {error.reason}") from error
     if not text.strip():
         raise UsageError("standard input holds no SQL")
     return text
@@ -77,7 +89,7 @@ def _resolve(text: str | None, file: Path | None, values: dict[str, Any]) -> tup
     if file is not None:
         if not file.is_file():
             raise UsageError(f"-f {file}: no such file")
-        return file.read_text(encoding="utf-8"), values
+        return query.read_text(file), values
     if text == "-":
         return _standard_input(), values
     if text is not None and re.fullmatch(r"[\w.-]+", text.strip()):

@@ -7,6 +7,7 @@ changes nothing.
 from __future__ import annotations
 
 import json
+import os
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -106,11 +107,16 @@ def dataset_id(con: DuckDBPyConnection, plan: Plan) -> str:
         "name": dataset.name,
         "split": dataset.split,
         "fingerprint": plan.dataset_fingerprint,
-        "root": str(dataset.root.absolute()) if dataset.root else None,
+        "root": _text(dataset.root.absolute()) if dataset.root else None,
         "images": len(all_images(dataset)),
     }
     insert(con, "dataset", pa.Table.from_pylist([values]))
     return name
+
+
+def _text(path: Path) -> str:
+    """A path as UTF-8, bytes that are none written out."""
+    return os.fsencode(path).decode("utf-8", "backslashreplace")
 
 
 def run_id(runs: Sequence[dict[str, Any]], plan: Plan) -> str:

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import csv
+import importlib
 import io
 import json
 import os
 import signal
 import subprocess
 import sys
+import typing
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +19,7 @@ import pytest
 
 from kvstore import __version__, cli
 from kvstore.errors import UsageError
+from kvstore.outside import local_path
 from kvstore.store import Store
 
 BIN = Path(sys.executable).parent
@@ -146,6 +149,87 @@ def test_version(run):
     assert run("--version") == (0, f"kvstore {__version__}\n", "")
 
 
+URLS = ("s3://bucket/x", "s3:/bucket/x", "gs://b/x", "https://host/x", "file:///x")
+
+
+def test_a_url_is_no_folder_in_any_option_or_variable(run, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    words = ("ingest", "folder", "--root", ".", "--model", "tiny-onevision")
+    for url in URLS:
+        for args in (
+            (*words, "--store", url),
+            ("ingest", "folder", "--root", url),
+            ("runs", "--store", url),
+            ("report", "schedule", "--store", url),
+            ("ls", "--recipes", url),
+            ("export", "shapes", "coco", url),
+            ("export", "shapes", "coco", "out", "--root", url),
+            ("probe", "correspondence", "--export", url),
+            ("sql", "-f", url),
+        ):
+            code, out, err = run(*args)
+            assert (code, out, err.count("\n")) == (2, "", 1), args
+            assert f"{url} is a URL" in err, args
+        for name, args in (
+            ("KVSTORE_STORE", ("runs",)),
+            ("KVSTORE_RECIPES", ("ls",)),
+            ("KVSTORE_DATA", ("ingest", "coco", "--model", "tiny-qwen")),
+        ):
+            with monkeypatch.context() as patch:
+                patch.setenv(name, url)
+                code, _, err = run(*args)
+            assert (code, err.count("\n"), "is a URL" in err) == (2, 1, True), (name, err)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_every_option_that_takes_a_path_refuses_urls():
+    found = {}
+    for name in cli.COMMANDS:
+        module = importlib.import_module(f"kvstore.cli.{name}")
+        grouped = [each.callback for each in module.app.registered_commands] if hasattr(module, "app") else []
+        for function in grouped or [module.command]:
+            for option, hint in typing.get_type_hints(function, include_extras=True).items():
+                kind, *extras = typing.get_args(hint) or (None,)
+                if kind is Path or Path in typing.get_args(kind):
+                    found[name, option] = [getattr(extra, "parser", None) for extra in extras]
+    assert {parser for parsers in found.values() for parser in parsers} == {local_path}
+    assert {option for _, option in found} >= {"store", "recipes", "root", "folder", "export", "file"}
+
+
+def test_an_argument_that_is_no_text_is_told(run, tmp_path):
+    for args in (("ls", "caf\udce9"), ("sql", "select '\udce9'"), ("runs", f"--store={tmp_path}/s\udcfc")):
+        code, _, err = run(*args)
+        assert (code, err.count("\n"), "is not UTF-8 text, nor a file's name" in err) == (2, 1, True)
+
+
+def test_a_folder_whose_name_is_no_utf_8_can_be_ingested(run, tmp_path):
+    from PIL import Image
+
+    folder = Path(f"{tmp_path}/M\udcfcller")
+    folder.mkdir()
+    Image.new("RGB", (64, 48), (9, 90, 9)).save(tmp_path / "a.png")
+    (tmp_path / "a.png").rename(folder / "a.png")
+    words = ("--model", "tiny-onevision", "--layers", "0", "--sites", "value", "--store", tmp_path / "s")
+    assert run("ingest", "folder", "--root", folder, *words)[0] == 0
+    out = run("sql", "select root, images from dataset", "--store", tmp_path / "s", "--format", "csv")[1]
+    assert out == f"root,images\n{tmp_path}/M\\xfcller,1\n"
+
+
+def test_a_broken_exif_block_is_passed_over_in_silence(run, tmp_path):
+    from PIL import Image
+
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    (tmp_path / "in").mkdir()
+    Image.new("RGB", (64, 48), (9, 90, 9)).save(tmp_path / "in/b.jpg", exif=exif)
+    data = (tmp_path / "in/b.jpg").read_bytes()
+    at = data.index(b"Exif\0\0") + 6
+    (tmp_path / "in/b.jpg").write_bytes(data[: at + 4] + b"\xff\xff\xff\x7f" + data[at + 8 :])
+    words = ("--model", "tiny-onevision", "--layers", "0", "--sites", "value", "--store", tmp_path / "s")
+    code, _, err = run("ingest", "folder", "--root", tmp_path / "in", *words)
+    assert (code, "Warning" in err, "site-packages" in err) == (0, False, False)
+
+
 def test_the_store_may_come_from_the_environment(make_store, run, monkeypatch):
     monkeypatch.setenv("KVSTORE_STORE", str(make_store(runs=("from-env",)).store.root))
     assert "from-env" in run("runs")[1]
@@ -223,8 +307,8 @@ def test_values_of_many_types_as_json(make_store, run):
     )
     out = run("sql", "--store", make_store().store.root, text, "--format", "json")[1]
     assert json.loads(out) == [
-        {"f": 0.1, "n": None, "h": 170141183460469231731687303715884105727, "d": 1.5, "t": "2026-01-02",
-         "l": [1, None], "m": {"a": 1}, "s": {"x": 1.5}, "z": None, "b": True, "y": "6162", "a": 1, "a_1": 2}
+        {"f": 0.1, "n": "NaN", "h": 170141183460469231731687303715884105727, "d": 1.5, "t": "2026-01-02",
+         "l": [1, None], "m": {"a": 1}, "s": {"x": 1.5}, "z": None, "b": True, "y": "ab", "a": 1, "a_1": 2}
     ]  # fmt: skip
 
 
@@ -238,8 +322,19 @@ def test_sql_by_name_from_a_file_from_stdin_and_with_parameters(make_store, run,
         run("sql", "--store", store, "-f", tmp_path / "x.sql", *params, "--format", "csv")[1]
         == "m,t,u\n3,a=b,true\n"
     )
-    done = process(KVSTORE, "sql", "--store", store, "-", "--format", "csv", stdin="select 7 as x")
+    done = process(KVSTORE, "sql", "--store", store, "-", "--format", "csv", stdin="\ufeffselect 7 as x")
     assert done.stdout == "x\n7\n"
+    (tmp_path / "x.sql").write_text("\ufeffselect ? as x")  # as Windows saves it
+    args = ("-f", tmp_path / "x.sql", "-p", "1=5", "--format", "csv")
+    assert run("sql", "--store", store, *args)[1] == "x\n5\n"
+    (tmp_path / "x.sql").write_bytes(b"select '\xe9'")
+    code, _, err = run("sql", "--store", store, "-f", tmp_path / "x.sql")
+    assert (code, err.count("\n"), "x.sql cannot be read" in err, "save it as UTF-8" in err) == (
+        2,
+        1,
+        True,
+        True,
+    )
     code, _, err = run("sql", "--store", store, "select nope from run where run_id = $r", "-p", "r=a")
     assert code == 2
     assert "select nope" in err

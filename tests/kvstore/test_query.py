@@ -38,6 +38,32 @@ def test_unknown_names_are_answered_with_the_nearest(make_store):
         query.run_sql(store, "-- nothing")
 
 
+def test_parameters_by_number_are_asked_for_as_they_are_given(make_store):
+    store = make_store().store
+    for text, words in (
+        ("select ? as a", "has a \\? as its parameter 1; give it with -p 1=VALUE"),
+        ("select $2 as a, $1 as b", "names \\$1; give it with -p 1=VALUE"),
+    ):
+        with pytest.raises(UsageError, match=words):
+            query.run_sql(store, text)
+    assert query.run_sql(store, "select ? as a", {"1": 5}).to_pylist() == [{"a": 5}]
+    assert query.run_sql(store, "select ? as a, ? as b", {"1": 5, "2": "x"}).to_pylist() == [
+        {"a": 5, "b": "x"}
+    ]
+    assert query.run_sql(store, "select $2 as a, $1 as b", {"1": 5, "2": 6}).to_pylist() == [{"a": 6, "b": 5}]
+
+
+def test_half_a_surrogate_in_sql_or_a_value_is_told(make_store):
+    store = make_store().store
+    with pytest.raises(UsageError, match="the SQL is no Unicode text"):
+        query.run_sql(store, "select '\udce9'")
+    for value in ("\ud800", ["\ud800"], {"a": "\ud800"}):
+        with pytest.raises(UsageError, match=r"the value of \$x is no Unicode text"):
+            query.run_sql(store, "select $x", {"x": value})
+    with pytest.raises(QueryError, match="too large for 128-bit"):
+        query.run_sql(store, "select $x", {"x": 10**60})
+
+
 @pytest.mark.parametrize(
     "text",
     [

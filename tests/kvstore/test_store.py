@@ -58,16 +58,73 @@ def test_a_folder_with_other_things_is_not_scribbled_into(tmp_path):
     assert [p.name for p in tmp_path.iterdir()] == ["thesis.tex"]
 
 
-def test_a_file_an_uri_and_a_foreign_catalog_are_refused(tmp_path):
+def test_a_file_an_uri_and_a_foreign_catalog_are_refused(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
     (tmp_path / "file").write_text("x")
     with pytest.raises(StoreError, match="is a file"):
         Store.open(tmp_path / "file", create=True)
-    with pytest.raises(StoreError, match="object storage"):
-        Store.open("s3://bucket/store", create=True)
+    for url in ("s3://bucket/store", Path("s3://bucket/store"), Path("gs://b"), "file:///tmp/x"):
+        with pytest.raises(UsageError, match="is a URL"):
+            Store.open(url, create=True)
     (tmp_path / "foreign").mkdir()
     (tmp_path / "foreign" / "catalog.duckdb").write_text("no database")
-    with pytest.raises(StoreError, match="not the catalog of a store"):
+    with pytest.raises(StoreError, match="cannot be opened as a catalog"):
         Store.open(tmp_path / "foreign")
+    with duckdb.connect(str(tmp_path / "other.duckdb")) as con:
+        con.execute("create table t as select 1 as x")
+    (tmp_path / "other.duckdb").rename(tmp_path / "foreign" / "catalog.duckdb")
+    with pytest.raises(StoreError, match="is not the catalog of a store"):
+        Store.open(tmp_path / "foreign")
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["file", "foreign"]
+
+
+@pytest.mark.parametrize(
+    "name", ["it's", "a b", "#1", "100%20", "[x]*", 'say "x"', "a\\b", "日本", "a;b", "é\u00a0"]
+)
+def test_a_store_may_have_an_odd_name(tmp_path, name):
+    store = Store.open(tmp_path / name, create=True)
+    assert store.runs() == []
+    with Store.open(tmp_path / name).connect() as con:
+        assert con.execute("select count(*) from patch_kv").fetchone() == (0,)
+
+
+@pytest.mark.parametrize("name", ["what?", "tab\there", "line\nbreak", "\x1b[31m", "\x7f", "half\udcfc"])
+def test_a_name_that_duckdb_or_lance_cannot_take_is_refused_before_anything_is_made(tmp_path, name):
+    for create in (True, False):
+        with pytest.raises(StoreError, match="cannot be a store's path"):
+            Store.open(tmp_path / name / "inner", create=create)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_link_that_points_nowhere_is_told(tmp_path):
+    (tmp_path / "s").symlink_to("nowhere")
+    with pytest.raises(StoreError, match="s is a link to nowhere, which is not there"):
+        Store.open(tmp_path / "s", create=True)
+    (tmp_path / "nowhere").mkdir()
+    assert Store.open(tmp_path / "s", create=True).runs() == []
+
+
+def test_a_catalog_that_another_program_has_open_for_writing_is_told_with_its_process(make_store):
+    store = make_store().store
+    code = "import duckdb, sys; c = duckdb.connect(sys.argv[1]); print('open', flush=True); sys.stdin.read()"
+    pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "text": True}
+    with subprocess.Popen([sys.executable, "-c", code, str(store.catalog)], **pipes) as other:
+        assert other.stdout.readline() == "open\n"
+        for open_ in (lambda: Store.open(store.root), store.connect, store.runs):
+            with pytest.raises(
+                StoreBusyError, match=r"is open for writing in python.* \(process \d+\); close"
+            ):
+                open_()
+        other.communicate("")
+    assert len(Store.open(store.root).runs()) == 1
+
+
+def test_an_empty_time_zone_means_utc(make_store, monkeypatch):
+    monkeypatch.setenv("TZ", "")
+    store = make_store().store
+    assert str(store.runs()[0]["finished_at"].utcoffset()) == "0:00:00"
+    with store.connect() as con:
+        assert con.execute("select now()::varchar").fetchone()[0].endswith("+00")
 
 
 def test_a_store_of_a_newer_kvstore_is_refused_with_the_remedy(tmp_path):
