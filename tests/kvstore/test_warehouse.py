@@ -181,3 +181,25 @@ def test_an_extension_of_another_duckdb_is_refused_with_the_remedy(monkeypatch):
         StoreError, match=r"DuckDB 9\.9\.9 \(installed: for v1.*pip install duckdb-extension-lance==9\.9\.9"
     ):
         warehouse.extension()
+
+
+def test_a_catalog_that_is_opened_alone_says_how_to_read_the_vectors(make_store):
+    store = make_store().store
+    with duckdb.connect(str(store.catalog), read_only=True) as bare:
+        for text in (
+            "from patch_kv",
+            "select count(*) from pooled_kv",
+            "from run_vectors('run', 'patch_kv')",
+        ):
+            with pytest.raises(duckdb.CatalogException, match="kvstore shell --store DIR has it"):
+                bare.execute(text)
+        assert ("how_to_read_vectors",) in bare.execute("show tables").fetchall()
+        told = bare.execute("select comment from duckdb_views() where view_name = 'patch_kv'").fetchone()
+        assert told[0].endswith("see how_to_read_vectors")
+        steps = bare.execute("select command from how_to_read_vectors order by step").fetchall()
+    assert steps[1:] == [
+        ("kvstore shell --store DIR --print-init > init.sql",),
+        ("duckdb -init init.sql",),
+    ]
+    with store.connect() as con:  # with the extension its own function is the one that is called
+        assert con.execute("select count(*) from patch_kv").fetchone() == (3 * 2 * 2 * 12,)
