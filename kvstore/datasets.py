@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import dataclasses
 import hashlib
+import inspect
 import json
 import os
 import stat
 from collections.abc import Callable, Iterator, Sequence
 from functools import partial
 from pathlib import Path
+from types import ModuleType
 from typing import Generic, TypeVar, overload
 
 from kvstore import recipes
@@ -54,27 +56,54 @@ class First(Lazy[T_co]):
         self.whole = whole
 
 
-def load(name: str, root: Path | None = None, split: str | None = None, limit: int | None = None) -> Dataset:
+def load(
+    name: str,
+    root: Path | None = None,
+    split: str | None = None,
+    limit: int | None = None,
+    *,
+    annotations: Path | None = None,
+    images: Path | None = None,
+) -> Dataset:
     """The data set `name`, as ``ingest/datasets/<name>.py`` reads it from `root`.
 
     root    default ``$KVSTORE_DATA/<name>`` if it is there, then ``./data/<name>``
     split   default the recipe's first
     limit   only the first so many images; `pairs`, `identity` and the fingerprint stay those of the whole
+    annotations, images   a tool's export instead of a root and a split: the file, and where the images lie
 
     Raises `UnknownNameError` for the data set or split, `DatasetError` when it is not there or is malformed,
-    `UsageError` for a limit below 1.
+    `UsageError` for a limit below 1, and for annotations where the recipe takes none.
     """
     if limit is not None and limit < 1:
         raise UsageError(f"--limit must be at least 1; got {limit}")
     recipe = recipes.load("ingest/datasets", name)
     if split is not None and split not in recipe.SPLITS:
         raise UnknownNameError(f"split of {name}", split, recipe.SPLITS)
-    if split is None and recipe.SPLITS:
-        split = recipe.SPLITS[0]
-    dataset: Dataset = recipe.load(local_path(root).expanduser() if root else default_root(name), split)
+    dataset: Dataset
+    if annotations is not None or images is not None:
+        dataset = recipe.load(None, None, **_export(name, recipe, root or split, annotations, images))
+    else:
+        if split is None and recipe.SPLITS:
+            split = recipe.SPLITS[0]
+        dataset = recipe.load(local_path(root).expanduser() if root else default_root(name), split)
     if limit is not None:
         dataset = dataclasses.replace(dataset, images=First(dataset.images, limit))
     return dataset
+
+
+def _export(
+    name: str, recipe: ModuleType, other: object, annotations: Path | None, images: Path | None
+) -> dict[str, Path]:
+    """A tool's export as a recipe takes it; `UsageError` where it takes none, or is asked for more."""
+    if "annotations" not in inspect.signature(recipe.load).parameters:
+        raise UsageError(f"{name} takes no --annotations and --images; COCO files: kvstore ingest coco")
+    if annotations is None:
+        raise UsageError("--images goes with --annotations FILE, which says what is in the images")
+    if other:
+        raise UsageError("--root and --split do not go with --annotations: the file is the whole data set")
+    given = {"annotations": annotations, "images": images}
+    return {key: local_path(path).expanduser() for key, path in given.items() if path is not None}
 
 
 def default_root(name: str) -> Path:

@@ -13,7 +13,7 @@ import re
 import shutil
 import unicodedata
 from collections.abc import Iterator
-from contextlib import AbstractContextManager, contextmanager, suppress
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -75,7 +75,6 @@ class Store:
             store._make(create)
         if store._version() < FORMAT:
             store._upgrade()
-        store._complete()
         return store
 
     def connect(self) -> duckdb.DuckDBPyConnection:
@@ -226,14 +225,6 @@ class Store:
                 f"{FORMAT}: pip install -U kvstore"
             )
         return int(version)
-
-    def _complete(self) -> None:
-        """Make the tables that an older kvstore did not know; not where nothing can be written."""
-        with self.tables() as con:
-            there = {row[0] for row in con.execute("select table_name from duckdb_tables()").fetchall()}
-        if not warehouse.table_names() <= there:
-            with suppress(StoreError), self.publish() as con:
-                warehouse.create_tables(con)
 
     def _sweep(self) -> None:
         """Remove what killed publishers left: under the lock, every copy is a dead process's."""

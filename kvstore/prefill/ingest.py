@@ -90,7 +90,14 @@ class Outcome:
 def plan(options: Options) -> Plan:
     """Resolve what is asked for: data set, model (without its weights), layers, device, prompt."""
     device = devices.choose_device(options.device)
-    dataset = datasets.load(options.dataset, options.root, options.split, options.limit)
+    dataset = datasets.load(
+        options.dataset,
+        options.root,
+        options.split,
+        options.limit,
+        annotations=options.annotations,
+        images=options.images,
+    )
     model = models.load_config(options.model)
     options = settled(options, model)
     return Plan(
