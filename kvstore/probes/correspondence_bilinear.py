@@ -10,7 +10,12 @@ image, patches lie where the box puts them, and beyond the outer ones' centres n
 Floors are position, the target pixel at the keypoint's own relative place, and chance, a pixel drawn at
 random.
 
-The maps are never made (see `kvstore.upsampling`), and the result is that of making them.
+Cost and memory: the maps are never made (see `kvstore.upsampling`), and the result is that of making them.
+Reading and writing are those of `correspondence`. Finding the places costs 13 to 19 times as much where
+neighbours resemble each other (4 heads x 729 patches x 128 smoothed at random, 500 x 375 pixels, 7 to 50
+points a target: 22 to 62 ms on one core), and 150 to 500 times as much on maps of pure noise, where few cells
+can be passed over. Both together, over drawn scenes and image values of tiny-onevision: 1.9 times. Beside
+what `correspondence` holds there are four products for each similarity and `upsampling.PIXELS` pixels.
 """
 
 from __future__ import annotations
