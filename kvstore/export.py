@@ -31,6 +31,8 @@ EXTENSIONS = {
     "GIF": ".gif",
     "TIFF": ".tif",
     "PPM": ".ppm",
+    "AVIF": ".avif",
+    "HEIF": ".heic",
 }
 
 
