@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING, Any
 
 import duckdb
 
-from kvstore import __version__, locks, warehouse
+from kvstore import __version__, interrupts, locks, warehouse
 from kvstore.errors import (
     NoSpaceError,
     StoreBusyError,
@@ -89,10 +89,15 @@ class Store:
     def publish(self) -> Iterator[duckdb.DuckDBPyConnection]:
         """A private writable copy of the catalog, renamed into place on success and dropped on an error.
 
-        Keep the body short: other publishers wait. The vectors are not readable in it. Raises `NoSpaceError`
-        when the disk is full, `StoreBusyError` when another publisher does not end within a minute.
+        Keep the body short: other publishers wait, first come, first served, and Ctrl-C is heard after it.
+        The vectors are not readable in it. Raises `NoSpaceError` when the disk is full, `StoreBusyError` when
+        another publisher does not end within a minute.
         """
-        with _store_errors(self.root), locks.hold(self._locks / "catalog.lock", "the catalog", wait=60):
+        with (
+            _store_errors(self.root),
+            locks.hold(self._locks / "catalog.lock", "the catalog", locks.PATIENCE),
+            interrupts.shielded(),
+        ):
             self._sweep()
             copy = self.root / f"{self.catalog.name}.{os.getpid()}.{next(_count)}.tmp"
             try:

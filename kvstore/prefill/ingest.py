@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
-from kvstore import datasets, devices, models, prompting, vectors
+from kvstore import datasets, devices, interrupts, models, prompting, vectors
 from kvstore.contracts import Inputs, Site
 from kvstore.errors import ImageError, UsageError
 from kvstore.prefill import annotate, load, record
@@ -148,7 +148,8 @@ def ingest(store: Store, plan: Plan, seen: Sequence[Seen], meter: Meter) -> Outc
             session.run()
             return session.finish()
         except BaseException:
-            session.interrupt()
+            with interrupts.shielded():
+                session.interrupt()
             raise
 
 
