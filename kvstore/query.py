@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 
 import duckdb
 
-from kvstore import recipes
+from kvstore import recipes, warehouse
 from kvstore.errors import QueryError, UnknownNameError, UsageError
 from kvstore.outside import reason, told
 
@@ -79,7 +79,7 @@ def stream(
         try:
             yield execute(con, text, values).to_arrow_reader(10_000)
         except (duckdb.Error, _arrow_error()) as error:
-            raise QueryError(reason(error), text, values) from error
+            raise QueryError(warehouse.explained(error), text, values) from error
 
 
 def execute(

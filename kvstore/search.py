@@ -7,6 +7,7 @@ is that of the stored vectors also where an approximate index found them.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -85,8 +86,9 @@ def search(store: Store, query: Query) -> list[Neighbour]:
         site = check_site(run_id, query.site, stored)
         check_layer(run_id, query.layer, stored[site])
         image = find_image(con, run_id, query.image)
-        vector = _vector(store, run_id, site, query, image)
-        found = _candidates(store, run_id, site, query, image, vector)
+        ((versions,),) = con.execute("select versions from run where run_id = $r", {"r": run_id}).fetchall()
+        vector = _vector(store, run_id, versions, site, query, image)
+        found = _candidates(store, run_id, versions, site, query, image, vector)
         return _placed(con, run_id, found, query.top)
 
 
@@ -110,11 +112,13 @@ def find_image(con: duckdb.DuckDBPyConnection, run_id: str, wanted: str) -> int:
     raise UnknownNameError("stored image", wanted, [str(name) for (name,) in names])
 
 
-def _vector(store: Store, run_id: str, site: Site, query: Query, image: int) -> np.ndarray[Any, Any]:
+def _vector(
+    store: Store, run_id: str, versions: Mapping[str, int], site: Site, query: Query, image: int
+) -> np.ndarray[Any, Any]:
     """The query's vector, float32 [width]."""
     from kvstore.vectors import read_site
 
-    block = read_site(store.lance, run_id, site, query.layer, image)
+    block = read_site(store.lance, run_id, site, query.layer, image, versions)
     heads, patches, _ = block.shape
     if site in ("input", "encoder"):
         if query.head is not None:
@@ -131,11 +135,16 @@ def _vector(store: Store, run_id: str, site: Site, query: Query, image: int) -> 
 
 
 def _candidates(
-    store: Store, run_id: str, site: Site, query: Query, image: int, vector: np.ndarray[Any, Any]
+    store: Store,
+    run_id: str,
+    versions: Mapping[str, int],
+    site: Site,
+    query: Query,
+    image: int,
+    vector: np.ndarray[Any, Any],
 ) -> list[tuple[float, int, int]]:
     """(similarity, image, patch) of the best candidates, best first."""
-    import lance
-
+    from kvstore import vectors
     from kvstore.vectors import schema as tables
 
     kind, column = tables.column_of(site)
@@ -143,7 +152,7 @@ def _candidates(
     wanted |= {"head": query.head} if query.head is not None else {}
     where = [f"{name} = {int(number)}" for name, number in wanted.items()]
     where += [] if query.same_image else [f"image_id != {image}"]
-    rows = lance.dataset(str(tables.location(store.lance, run_id, kind))).to_table(
+    rows = vectors.opened(store.lance, run_id, kind, versions).to_table(
         columns=["image_id", "patch", column, "_distance"],
         filter=" and ".join(where) or None,
         prefilter=True,
@@ -174,7 +183,7 @@ def _similarities(stored: pa.ChunkedArray, vector: np.ndarray[Any, Any]) -> list
 def _placed(
     con: duckdb.DuckDBPyConnection, run_id: str, found: list[tuple[float, int, int]], top: int
 ) -> list[Neighbour]:
-    """The first `top` with names and places; an image that the catalog does not have yet is left out."""
+    """The first `top` with names and places; an image that is not in the catalog is left out."""
     grids = read_grids(con, run_id)
     images = _images(con, run_id, [image for _, image, _ in found])
     there = [item for item in found if item[1] in grids and item[1] in images][:top]

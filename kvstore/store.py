@@ -13,14 +13,15 @@ import re
 import shutil
 import unicodedata
 from collections.abc import Iterator
-from contextlib import AbstractContextManager, contextmanager
+from contextlib import AbstractContextManager, contextmanager, suppress
 from dataclasses import dataclass
+from datetime import datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import duckdb
 
-from kvstore import __version__, interrupts, locks, warehouse
+from kvstore import __version__, locks, pins, warehouse
 from kvstore.errors import (
     NoSpaceError,
     StoreBusyError,
@@ -75,6 +76,7 @@ class Store:
             store._make(create)
         if store._version() < FORMAT:
             store._upgrade()
+        store._complete()
         return store
 
     def connect(self) -> duckdb.DuckDBPyConnection:
@@ -89,21 +91,16 @@ class Store:
     def publish(self) -> Iterator[duckdb.DuckDBPyConnection]:
         """A private writable copy of the catalog, renamed into place on success and dropped on an error.
 
-        Keep the body short: other publishers wait, first come, first served, and Ctrl-C is heard after it.
-        The vectors are not readable in it. Raises `NoSpaceError` when the disk is full, `StoreBusyError` when
-        another publisher does not end within a minute.
+        Keep the body short: other publishers wait. The vectors are not readable in it. Raises `NoSpaceError`
+        when the disk is full, `StoreBusyError` when another publisher does not end within a minute.
         """
-        with (
-            _store_errors(self.root),
-            locks.hold(self._locks / "catalog.lock", "the catalog", locks.PATIENCE),
-            interrupts.shielded(),
-        ):
+        with _store_errors(self.root), locks.hold(self._locks / "catalog.lock", "the catalog", wait=60):
             self._sweep()
             copy = self.root / f"{self.catalog.name}.{os.getpid()}.{next(_count)}.tmp"
             try:
                 if self.catalog.exists():
                     shutil.copyfile(self.catalog, copy)
-                with warehouse.editing(copy) as con:
+                with warehouse.editing(copy, self.lance) as con:
                     yield con
                 _sync(copy)
                 copy.replace(self.catalog)
@@ -147,26 +144,35 @@ class Store:
                     continue
         return found
 
-    def drop(self, run_id: str) -> None:
-        """Remove a run: from the catalog first, with what no other run uses, then its Lance tables.
+    def drop(self, run_id: str, *, now: bool = False) -> int:
+        """Remove a run from the catalog, with what no other run uses; the bytes of its Lance tables.
 
-        Raises `UnknownNameError`, and `StoreBusyError` while the run is being ingested.
+        The tables stay for `vectors.KEEP`, for readers that have the run open, and are removed by `optimize`
+        after that; with `now` at once, also those of a run that was dropped before. Raises
+        `UnknownNameError`, and `StoreBusyError` while the run is being ingested.
         """
         known = [run["run_id"] for run in self.runs()]
-        if run_id not in known:
+        folders = self._tables_of(run_id)
+        if run_id not in known and not (now and folders):
             raise UnknownNameError("run", run_id, known)
         from kvstore import pruning
 
         with self.hold(run_id):
-            with self.publish() as con:
-                pruning.forget(con, run_id)
-            self._remove_tables(run_id)
+            size = sum(file.stat().st_size for folder in folders for file in folder.rglob("*"))
+            for folder in folders:
+                os.utime(folder)  # it is dropped since now: what is kept counts from here
+            if run_id in known:
+                with self.publish() as con:
+                    pruning.forget(con, run_id)
+            if now:
+                self._remove_tables(run_id)
+        return size
 
     def optimize(self) -> dict[str, str]:
         """Compact each run's Lance tables, clean old versions, build zone maps; says per run what was done.
 
-        A run that is being ingested is left alone. Tables of no run, as a drop that was killed between its
-        two steps leaves them, are removed.
+        A run that is being ingested is left alone. Tables of no run, as a drop leaves them, are removed when
+        they are older than `vectors.KEEP`.
         """
         done = {run["run_id"]: "busy" for run in self.runs()}
         for run_id in done:
@@ -176,7 +182,7 @@ class Store:
             except StoreBusyError:
                 continue
             done[run_id] = "optimized"
-        return done | dict.fromkeys(self._remove_orphans(), "removed")
+        return done | self._remove_orphans()
 
     def check(self) -> list[Finding]:
         """Run every file of `sql/checks`; see `kvstore.check`."""
@@ -231,6 +237,14 @@ class Store:
             )
         return int(version)
 
+    def _complete(self) -> None:
+        """Make the tables that an older kvstore did not know; not where nothing can be written."""
+        with self.tables() as con:
+            there = {row[0] for row in con.execute("select table_name from duckdb_tables()").fetchall()}
+        if not warehouse.table_names() <= there:
+            with suppress(StoreError), self.publish() as con:
+                warehouse.create_tables(con)
+
     def _sweep(self) -> None:
         """Remove what killed publishers left: under the lock, every copy is a dead process's."""
         for leftover in self.root.glob(f"{self.catalog.name}.*.tmp*"):
@@ -240,12 +254,12 @@ class Store:
 
     def _optimize(self, run_id: str) -> None:
         from kvstore import vectors
+        from kvstore.vectors.schema import KEY_MOMENT
 
+        named: dict[str, int] = next((run["versions"] for run in self.runs() if run["run_id"] == run_id), {})
         # What a killed ingest left in Lance alone must go before compaction makes it part of the run.
-        for run in self.runs():
-            if run["run_id"] == run_id:
-                vectors.rewind(self.lance, run_id, run["versions"])
-        versions: dict[str, int] = vectors.optimize(self.lance, run_id)
+        vectors.rewind(self.lance, run_id, named)
+        versions: dict[str, int] = vectors.optimize(self.lance, run_id, [*named, KEY_MOMENT])
         with self.publish() as con:
             con.execute(
                 "update run set versions = map($tables::varchar[], $versions::bigint[]) where run_id = $run",
@@ -257,23 +271,36 @@ class Store:
         folders = sorted(self.lance.glob("*.*.lance"))
         return [(folder.name.removesuffix(".lance").rpartition(".")[0], folder) for folder in folders]
 
-    def _remove_tables(self, run_id: str) -> None:
-        for owner, folder in self._tables():
-            if owner == run_id:
-                shutil.rmtree(folder, ignore_errors=True)
+    def _tables_of(self, run_id: str) -> list[Path]:
+        return [folder for owner, folder in self._tables() if owner == run_id]
 
-    def _remove_orphans(self) -> list[str]:
-        removed = []
+    def _remove_tables(self, run_id: str) -> None:
+        pins.remove(self.lance, run_id)
+        for folder in self._tables_of(run_id):
+            shutil.rmtree(folder, ignore_errors=True)
+
+    def _remove_orphans(self) -> dict[str, str]:
+        """Remove the tables of no run that were dropped long enough ago; what was done, by their run."""
+        done = {}
         for run_id in sorted({owner for owner, _ in self._tables()} - {run["run_id"] for run in self.runs()}):
             try:
                 with self.hold(run_id):
                     # An ingest that has just started may have published its run meanwhile.
                     if run_id not in {run["run_id"] for run in self.runs()}:
-                        self._remove_tables(run_id)
-                        removed.append(run_id)
+                        done[run_id] = self._remove_dropped(run_id)
             except (StoreBusyError, UsageError):
                 continue
-        return removed
+        return done
+
+    def _remove_dropped(self, run_id: str) -> str:
+        from kvstore.vectors import KEEP
+
+        dropped = max(folder.stat().st_mtime for folder in self._tables_of(run_id))
+        until = datetime.fromtimestamp(dropped) + KEEP
+        if datetime.now() < until:
+            return f"dropped; kept for its readers until {until:%Y-%m-%d %H:%M}"
+        self._remove_tables(run_id)
+        return "removed"
 
 
 def _usable(root: Path) -> Path:

@@ -78,11 +78,12 @@ def read(store: Store, run_id: str, site: Site, layer: int, texts: Sequence[str]
 
     float16 [heads, texts, width]; heads is 1 for input, whose layer is 0, and for the encoder, at any layer.
     """
-    import lance
+    from kvstore import vectors
 
     kind, column = tables.text_column_of(site)
     by_head = kind == tables.TEXT_KV
-    found = lance.dataset(str(tables.location(store.lance, run_id, kind))).to_table(
+    versions = vectors.named(store.lance, run_id)
+    found = vectors.opened(store.lance, run_id, kind, versions).to_table(
         columns=["text", "head", column] if by_head else ["text", column],
         filter=f"layer = {layer}" if by_head else None,
     )

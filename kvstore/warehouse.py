@@ -1,8 +1,9 @@
 """The DuckDB side of a store: opening a snapshot to read, and a private copy of the catalog to change.
 
-Views over Lance tables are made from table `run`. They scan a run's files by the path in the variable
-`kvstore_lance`, which whoever opens the store sets: so a store can be moved, and nothing that can be written
-is attached. (A folder attached with `type lance` can: `drop table` there deletes a run's vectors.)
+Views over Lance tables are made from table `run`. They scan the versions that it names (`kvstore.pins`), by
+the path in the variable `kvstore_lance`, which whoever opens the store sets: so a store can be moved, and
+nothing that can be written is attached. (A folder attached with `type lance` can: `drop table` there deletes
+a run's vectors.)
 
 Making a view binds what it reads; while the catalog is changed, an empty stand-in of the same types takes
 the scan's place, so that a publish neither loads the extension (0.8 s, most of it DuckDB's check of its
@@ -17,12 +18,13 @@ import re
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
+from typing import NamedTuple
 
 import duckdb
 
-from kvstore import recipes
+from kvstore import pins, recipes
 from kvstore.errors import StoreBusyError, StoreError
-from kvstore.outside import reason
+from kvstore.outside import reason, sentence
 
 #: Lance tables that views show: name -> column -> type in the view. `run_id` goes in front.
 TABLES: dict[str, dict[str, str]] = {
@@ -66,6 +68,20 @@ _SITE_OF = {"key": "key", "key_norm": "key", "value": "value", "value_norm": "va
 _SCAN = "__lance_scan"
 
 _verified = False  # DuckDB has checked the extension's signature in this process
+
+
+def unreadable(run_id: str, kind: str, error: BaseException) -> str:
+    """What is told, in a line, when a run's Lance table cannot be read."""
+    hint = f"was it dropped meanwhile? If not: `kvstore check --deep --run {run_id}`"
+    return sentence(f"{kind} of run '{run_id}' cannot be read; {hint}", error)
+
+
+def explained(error: BaseException) -> str:
+    """Why a query failed, in a line; of a Lance table that cannot be read, which run's it is."""
+    met = re.search(rf"([^/'\s]+)\.({'|'.join(TABLES)})(?:\.\d+)?\.lance\b", str(error))
+    if met:
+        return unreadable(met[1], met[2], error)
+    return reason(error)
 
 
 def text(value: object) -> str:
@@ -150,8 +166,11 @@ def attach_statements(catalog: Path, lance: Path) -> list[str]:
 
 
 @contextmanager
-def editing(path: Path) -> Iterator[duckdb.DuckDBPyConnection]:
-    """A catalog file of one's own to change, in one transaction; then views and macros are made anew."""
+def editing(path: Path, lance: Path) -> Iterator[duckdb.DuckDBPyConnection]:
+    """A catalog file of one's own to change, in one transaction; then views and macros are made anew.
+
+    The versions of the Lance tables that it names are pinned, for the views to scan.
+    """
     con = _memory({"python_enable_replacements": False})
     try:
         con.execute(f"attach {text(path)} as kvstore")
@@ -159,7 +178,7 @@ def editing(path: Path) -> Iterator[duckdb.DuckDBPyConnection]:
         con.execute("begin")
         yield con
         con.execute("commit")
-        _define(con)
+        _define(con, lance)
         con.execute("checkpoint kvstore")
     finally:
         con.close()  # on an error without a checkpoint: the file is then thrown away
@@ -167,7 +186,16 @@ def editing(path: Path) -> Iterator[duckdb.DuckDBPyConnection]:
 
 def create_tables(con: duckdb.DuckDBPyConnection) -> None:
     """Make the tables of `sql/schema.sql` that are not there yet, with their comments."""
-    con.execute((recipes.SHIPPED / "sql" / "schema.sql").read_text(encoding="utf-8"))
+    con.execute(_schema())
+
+
+def table_names() -> set[str]:
+    """The tables of `sql/schema.sql`."""
+    return set(re.findall(r"^create table if not exists (\w+)", _schema(), re.MULTILINE))
+
+
+def _schema() -> str:
+    return (recipes.SHIPPED / "sql" / "schema.sql").read_text(encoding="utf-8")
 
 
 def upgrade(con: duckdb.DuckDBPyConnection, formats: Sequence[int]) -> None:
@@ -178,40 +206,65 @@ def upgrade(con: duckdb.DuckDBPyConnection, formats: Sequence[int]) -> None:
     create_tables(con)
 
 
-def _define(con: duckdb.DuckDBPyConnection) -> None:
+def _define(con: duckdb.DuckDBPyConnection, lance: Path) -> None:
     """Make the views over all runs' Lance tables, then the macros, which read the views."""
     columns = {name: kind for table in TABLES.values() for name, kind in table.items()}
     nothing = ", ".join(f"null::{kind} as {name}" for name, kind in columns.items())
     con.execute(f"create temp macro {_SCAN}(path) as table select {nothing} where false")
-    runs: list[tuple[str, list[str], list[str]]] = con.execute(
-        "select run_id, sites, map_keys(versions) from run order by run_id"
+    runs: list[tuple[str, list[str], dict[str, int]]] = con.execute(
+        "select run_id, sites, versions from run order by run_id"
     ).fetchall()
-    held = {table: [(run, sites) for run, sites, tables in runs if table in tables] for table in TABLES}
+    held = [
+        _Held(run, kind, sites, pins.pin(lance, run, kind, version))
+        for run, sites, versions in runs
+        for kind, version in versions.items()
+    ]
     con.execute("begin")  # DuckDB writes to one database in a transaction, so the stand-in comes before it
-    for table, branches in held.items():
-        con.execute(_view(table, branches))
+    for table in TABLES:
+        con.execute(_view(table, [one for one in held if one.kind == table]))
+    con.execute(_paths(held))
     for name in ("views.sql", "macros.sql", "figures.sql", "answers.sql"):
         con.execute((recipes.SHIPPED / "sql" / name).read_text(encoding="utf-8"))
     con.execute("commit")
 
 
-def _view(table: str, runs: Sequence[tuple[str, Sequence[str]]]) -> str:
+class _Held(NamedTuple):
+    """One of a run's Lance tables: the sites that the run stores, and what to open below their folder."""
+
+    run_id: str
+    kind: str
+    sites: Sequence[str]
+    path: str
+
+
+def _paths(held: Sequence[_Held]) -> str:
+    """The macro that knows what to open of a run: `run_vectors` reads one table by it."""
+    names = ", ".join(text(f"{one.run_id}.{one.kind}") for one in held)
+    paths = ", ".join(text(one.path) for one in held)
+    known = f"map([{names}]::varchar[], [{paths}]::varchar[])"
+    return (
+        "create or replace macro lance_path(run, kind) as getvariable('kvstore_lance') || '/' || "
+        f"coalesce({known}[run || '.' || kind], run || '.' || kind || '.lance')"
+    )
+
+
+def _view(table: str, runs: Sequence[_Held]) -> str:
     """The view's definition: a branch a run, its name a constant that a filter prunes."""
-    branches = [_branch(table, run_id, sites) for run_id, sites in runs]
+    branches = [_branch(table, run) for run in runs]
     if not branches:
         columns = ", ".join(f"null::{kind} as {name}" for name, kind in TABLES[table].items())
         branches = [f"select null::varchar as run_id, {columns} where false"]
     return f"create or replace view {table} as\n" + "\nunion all\n".join(branches)
 
 
-def _branch(table: str, run_id: str, sites: Sequence[str]) -> str:
+def _branch(table: str, run: _Held) -> str:
     columns = [
         f"null::{kind} as {name}"
-        if name in _SITE_OF and _SITE_OF[name] not in sites
+        if name in _SITE_OF and _SITE_OF[name] not in run.sites
         else f"{name}::{kind} as {name}"
         if kind == "float[]"
         else name
         for name, kind in TABLES[table].items()
     ]
-    path = f"getvariable('kvstore_lance') || {text(f'/{run_id}.{table}.lance')}"
-    return f"select {text(run_id)} as run_id, {', '.join(columns)} from {_SCAN}({path})"
+    path = f"getvariable('kvstore_lance') || {text(f'/{run.path}')}"
+    return f"select {text(run.run_id)} as run_id, {', '.join(columns)} from {_SCAN}({path})"

@@ -3,9 +3,11 @@
 
 -- run_vectors(run, kind): the rows of one Lance table of a run, kind being 'patch_kv', 'pooled_kv', 'patch_input' or
 -- 'patch_encoder'. The views of these names open every run of the store before a filter on run_id leaves one (about
--- 0.2 ms a run); this opens the one. Its columns are those that the run stores.
+-- 0.2 ms a run); this opens the one. Its columns are those that the run stores. (lance_path knows the folders; it is
+-- made anew with the views.)
 create or replace macro run_vectors(run, kind) as table
-    select run as run_id, * from __lance_scan(getvariable('kvstore_lance') || '/' || run || '.' || kind || '.lance');
+    select run as run_id, * from __lance_scan(lance_path(run, kind));
+comment on macro lance_path is 'lance_path(run, kind): the folder to scan for one of a run''s Lance tables as of the version in table run';
 comment on macro table run_vectors is 'run_vectors(run, kind): the rows of one of a run''s Lance tables, no other run opened';
 
 -- patches(run, image): one row per patch of an image of a run, in the order of patch_kv.patch: its grid (0 the

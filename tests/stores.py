@@ -110,6 +110,16 @@ def write_tables(
     return versions
 
 
+def name_versions(store: Store, run: str, versions: dict[str, int]) -> None:
+    """Tell the catalog of Lance tables that were changed behind its back."""
+    with store.publish() as con:
+        con.execute(
+            "update run set versions = map_concat(versions, map($tables::varchar[], $numbers::bigint[]))"
+            " where run_id = $run",
+            {"tables": list(versions), "numbers": list(versions.values()), "run": run},
+        )
+
+
 def _shape(site: str, shape: tuple[int, int, int, int, int]) -> tuple[int, ...]:
     images, layers, _, patches, width = shape
     return {"input": (images, patches, width), "encoder": (images, layers, patches, width)}.get(site, shape)

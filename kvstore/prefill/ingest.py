@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
-from kvstore import datasets, devices, interrupts, models, prompting, vectors
+from kvstore import datasets, devices, models, prompting, vectors
 from kvstore.contracts import Inputs, Site
 from kvstore.errors import ImageError, UsageError
 from kvstore.prefill import annotate, load, record
@@ -90,14 +90,7 @@ class Outcome:
 def plan(options: Options) -> Plan:
     """Resolve what is asked for: data set, model (without its weights), layers, device, prompt."""
     device = devices.choose_device(options.device)
-    dataset = datasets.load(
-        options.dataset,
-        options.root,
-        options.split,
-        options.limit,
-        annotations=options.annotations,
-        images=options.images,
-    )
+    dataset = datasets.load(options.dataset, options.root, options.split, options.limit)
     model = models.load_config(options.model)
     options = settled(options, model)
     return Plan(
@@ -148,8 +141,7 @@ def ingest(store: Store, plan: Plan, seen: Sequence[Seen], meter: Meter) -> Outc
             session.run()
             return session.finish()
         except BaseException:
-            with interrupts.shielded():
-                session.interrupt()
+            session.interrupt()
             raise
 
 
@@ -192,7 +184,7 @@ class _Session:
 
     def finish(self) -> Outcome:
         """Index, keep the key sums, publish the statistics and the session's figures."""
-        versions = vectors.optimize(self.store.lance, self.run_id, compact=False)
+        versions = vectors.optimize(self.store.lance, self.run_id, self.schemas, compact=False)
         if self.plan.shape.key:
             self.moments.save(self.store.lance, self.run_id, self.patches)
         figures = self.meter.speeds() if self.meter.images else {}
@@ -230,8 +222,7 @@ class _Session:
         """Make the Lance tables, or take back commits that the catalog never heard of; their versions."""
         run = next((run for run in self.store.runs() if run["run_id"] == self.run_id), None)
         if run is None:
-            vectors.drop(self.store.lance, self.run_id)
-            return write.create(self.store.lance, self.run_id, self.schemas)
+            return write.begin(self.store.lance, self.run_id, self.schemas)
         return vectors.rewind(self.store.lance, self.run_id, run["versions"])
 
     def _annotated(self) -> set[tuple[str, str]]:

@@ -189,9 +189,10 @@ def begin(
 
 
 def set_versions(con: DuckDBPyConnection, run: str, versions: dict[str, int]) -> None:
-    """Note the committed version of each of the run's Lance tables."""
+    """Note the committed versions of some of the run's Lance tables: from here on, readers see those."""
     con.execute(
-        "update run set versions = map($kinds::varchar[], $numbers::bigint[]) where run_id = $run",
+        "update run set versions = map_concat(versions, map($kinds::varchar[], $numbers::bigint[])) "
+        "where run_id = $run",
         {"kinds": list(versions), "numbers": list(versions.values()), "run": run},
     )
 
@@ -328,13 +329,10 @@ def commit(con: DuckDBPyConnection, run: str, progress: Progress, versions: dict
 
 
 def finish(con: DuckDBPyConnection, run: str, state: str, seconds: float, figures: dict[str, Any]) -> None:
-    """The end of a session: `state` is done or interrupted; `figures` are its speeds, when it stored any.
-
-    A run that is done already, as a signal right after its end finds it, stays so.
-    """
+    """The end of a session: `state` is done or interrupted; `figures` are its speeds, when it stored any."""
     con.execute(
         "update run set state = $state, finished_at = now(), seconds = seconds + $seconds "
-        "where run_id = $run and state = 'running'",
+        "where run_id = $run",
         {"state": state, "seconds": seconds, "run": run},
     )
     for column in ("images_per_s", "tokens_per_s", "mb_per_s", "limiting_stage"):

@@ -10,7 +10,7 @@ from __future__ import annotations
 import mmap
 import re
 from bisect import bisect_right
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from functools import lru_cache
 from itertools import accumulate
 from pathlib import Path
@@ -20,6 +20,7 @@ import lance
 import numpy as np
 from lance.file import LanceFileReader
 
+from kvstore import pins, warehouse
 from kvstore.contracts import Site
 from kvstore.errors import StoreError, UnknownNameError
 from kvstore.vectors import schema as tables
@@ -32,8 +33,8 @@ _NOT_RAW = re.compile(r"bits_rep: [1-9]|bits_def: [1-9]|has_validity: true")
 class _Column:
     """One vector column of one Lance table, addressed by row."""
 
-    def __init__(self, path: Path, column: str) -> None:
-        self.dataset = lance.dataset(str(path))
+    def __init__(self, dataset: Any, column: str) -> None:
+        self.dataset = dataset
         field = self.dataset.schema.field(column)
         self.column, self.width = column, int(field.type.list_size)
         self.fragments = self.dataset.get_fragments()
@@ -107,18 +108,38 @@ def _is_raw(page: Any, width: int) -> bool:
     )
 
 
+def opened(lance_dir: Path, run_id: str, kind: str, versions: Mapping[str, int] | None = None) -> Any:
+    """A run's Lance table as of the version among `versions`; without any, the newest.
+
+    The newest stands for a version that is gone, too: it was compacted away with no change of rows. Raises
+    `StoreError` when the table cannot be opened.
+    """
+    path, version = tables.location(lance_dir, run_id, kind), (versions or {}).get(kind)
+    pin = pins.find(lance_dir, run_id, kind, version) if version is not None else None
+    try:
+        if pin is not None:
+            return lance.dataset(str(pin))
+        newest = lance.dataset(str(path))
+        there = version is not None and version in {found["version"] for found in newest.versions()}
+        return lance.dataset(str(path), version=version) if there else newest
+    except (OSError, ValueError) as error:
+        raise StoreError(warehouse.unreadable(run_id, kind, error)) from error
+
+
 class Reader:
     """A run's vectors as of one moment: open once, read many blocks.
 
-    Raises `StoreError` when the run has no tables, `UnknownNameError` for a site, layer or image it lacks.
+    `versions` are those of the tables, as column `versions` of table `run` names them; without any, the
+    newest ones. Raises `StoreError` when the run has no tables or they cannot be read, `UnknownNameError` for
+    a site, layer or image it lacks.
     """
 
-    def __init__(self, lance_dir: Path, run_id: str) -> None:
+    def __init__(self, lance_dir: Path, run_id: str, versions: Mapping[str, int] | None = None) -> None:
         path = tables.location(lance_dir, run_id, tables.PATCH_SPAN)
         if not path.is_dir():
             raise StoreError(f"run '{run_id}' has no vectors in {lance_dir}; see `kvstore runs`.")
-        self.lance_dir, self.run_id = lance_dir, run_id
-        span = lance.dataset(str(path)).to_table()
+        self.lance_dir, self.run_id, self.versions = lance_dir, run_id, versions
+        span = self._read_spans()
         metadata = span.schema.metadata or {}
         self.heads = int(metadata[b"kvstore.heads"])
         self.layers = _numbers(metadata[b"kvstore.layers"])
@@ -126,6 +147,13 @@ class Reader:
         rows = zip(*(span.column(c).to_pylist() for c in ("image_id", "first_patch", "patches")), strict=True)
         self.spans = {image: (first, patches) for image, first, patches in rows}
         self._columns: dict[Site, _Column] = {}
+
+    def _read_spans(self) -> Any:
+        dataset = opened(self.lance_dir, self.run_id, tables.PATCH_SPAN, self.versions)
+        try:
+            return dataset.to_table(columns=["image_id", "first_patch", "patches"])
+        except (OSError, ValueError) as error:
+            raise StoreError(warehouse.unreadable(self.run_id, tables.PATCH_SPAN, error)) from error
 
     @property
     def image_ids(self) -> list[int]:
@@ -143,7 +171,11 @@ class Reader:
             raise UnknownNameError(f"stored layer of site '{site}'", str(layer), map(str, layers))
         block = heads * patches
         row = first * len(layers) * heads + layers.index(layer) * block
-        return column.rows(row, block).reshape(heads, patches, column.width)
+        try:
+            return column.rows(row, block).reshape(heads, patches, column.width)
+        except (OSError, ValueError) as error:
+            kind, _ = tables.column_of(site)
+            raise StoreError(warehouse.unreadable(self.run_id, kind, error)) from error
 
     def _order(self, site: Site) -> tuple[tuple[int, ...], int]:
         if site == "input":
@@ -153,19 +185,29 @@ class Reader:
     def _column(self, site: Site) -> _Column:
         if site not in self._columns:
             kind, name = tables.column_of(site)
-            path = tables.location(self.lance_dir, self.run_id, kind)
-            if not path.is_dir() or name not in lance.dataset(str(path)).schema.names:
+            dataset = self._dataset(kind)
+            if dataset is None or name not in dataset.schema.names:
                 raise UnknownNameError(f"stored site of run '{self.run_id}'", site, self.sites())
-            self._columns[site] = _Column(path, name)
+            self._columns[site] = _Column(dataset, name)
         return self._columns[site]
+
+    def _dataset(self, kind: str) -> Any:
+        """A table, or None where the run has none of the kind."""
+        if self.versions is not None:
+            there = kind in self.versions
+        else:
+            there = tables.location(self.lance_dir, self.run_id, kind).is_dir()
+        if not there:
+            return None
+        return opened(self.lance_dir, self.run_id, kind, self.versions)
 
     def sites(self) -> list[Site]:
         """The sites that this run stores."""
         found: list[Site] = []
         for site in ("value", "key", "input", "encoder"):
             kind, name = tables.column_of(site)
-            path = tables.location(self.lance_dir, self.run_id, kind)
-            if path.is_dir() and name in lance.dataset(str(path)).schema.names:
+            dataset = self._dataset(kind)
+            if dataset is not None and name in dataset.schema.names:
                 found.append(site)
         return found
 
@@ -174,22 +216,55 @@ def _numbers(text: bytes) -> tuple[int, ...]:
     return tuple(int(part) for part in text.decode().split(",") if part)
 
 
+def named(lance_dir: Path, run_id: str) -> dict[str, int] | None:
+    """The versions of a run's tables that the catalog beside them names; None where there is no catalog.
+
+    Raises `StoreError` when the catalog does not know the run.
+    """
+    catalog = lance_dir.parent / "catalog.duckdb"
+    try:
+        found = catalog.stat()
+    except FileNotFoundError:
+        return None
+    runs = _named(catalog, found.st_ino, found.st_mtime_ns)
+    if run_id not in runs:
+        raise StoreError(f"run '{run_id}' is not in the store (was it dropped?); see `kvstore runs`.")
+    return runs[run_id]
+
+
+@lru_cache(maxsize=4)
+def _named(catalog: Path, inode: int, modified: int) -> dict[str, dict[str, int]]:
+    """By run, of one published catalog: publishing puts a new file in its place."""
+    with warehouse.catalog_only(catalog) as con:
+        return dict(con.execute("select run_id, versions from run").fetchall())
+
+
 @lru_cache(maxsize=16)
-def _reader(lance_dir: Path, run_id: str, version: int) -> Reader:
-    return Reader(lance_dir, run_id)
+def _reader(lance_dir: Path, run_id: str, versions: tuple[tuple[str, int], ...]) -> Reader:
+    return Reader(lance_dir, run_id, dict(versions))
 
 
-def reader(lance_dir: Path, run_id: str) -> Reader:
-    """A `Reader` of the run's newest version, kept for the next call."""
-    path = tables.location(lance_dir, run_id, tables.PATCH_SPAN)
-    if not path.is_dir():
-        raise StoreError(f"run '{run_id}' has no vectors in {lance_dir}; see `kvstore runs`.")
-    return _reader(lance_dir, run_id, int(lance.dataset(str(path)).version))
+def reader(lance_dir: Path, run_id: str, versions: Mapping[str, int] | None = None) -> Reader:
+    """A `Reader` as of `versions`, or of those that the catalog names now; kept for the next call."""
+    versions = versions or named(lance_dir, run_id)
+    if versions is None:
+        return Reader(lance_dir, run_id)
+    return _reader(lance_dir, run_id, tuple(versions.items()))
 
 
-def read_site(lance_dir: Path, run_id: str, site: Site, layer: int, image_id: int) -> Array:
-    """float16 [heads, patches, width] of one image; heads is 1 for input (layer 0) and encoder."""
-    return reader(lance_dir, run_id).site(site, layer, image_id)
+def read_site(
+    lance_dir: Path,
+    run_id: str,
+    site: Site,
+    layer: int,
+    image_id: int,
+    versions: Mapping[str, int] | None = None,
+) -> Array:
+    """float16 [heads, patches, width] of one image; heads is 1 for input (layer 0) and encoder.
+
+    As of `versions` (see `Reader`), or of those that the catalog names now.
+    """
+    return reader(lance_dir, run_id, versions).site(site, layer, image_id)
 
 
 def read_layer(

@@ -10,7 +10,8 @@ import errno
 import os
 import shutil
 from collections.abc import Iterable, Iterator, Mapping
-from datetime import timedelta
+from datetime import datetime, timedelta
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -19,11 +20,12 @@ import numpy as np
 import pyarrow as pa
 from lance.fragment import FragmentMetadata, write_fragments
 
+from kvstore import pins
 from kvstore.errors import NoSpaceError, StoreError
 from kvstore.vectors import schema as tables
 
 BATCH_ROWS = 16384
-#: Versions of a table stay so long: a shell left open reads the files of the version that it met first.
+#: What was replaced or dropped stays so long: a shell left open reads the versions that its catalog names.
 KEEP = timedelta(days=1)
 _WHOLE = 10**9  # rows: one fragment per call (numbers past 32 bits make a fragment of every batch)
 
@@ -34,10 +36,32 @@ def create(lance_dir: Path, run_id: str, schemas: Mapping[str, pa.Schema]) -> di
     for kind, schema in schemas.items():
         path = tables.location(lance_dir, run_id, kind)
         if not (path / "_versions").is_dir():
-            shutil.rmtree(path, ignore_errors=True)
-            lance.write_dataset(schema.empty_table(), str(path), data_storage_version=tables.FORMAT)
+            _make(path, schema, "create")
         versions[kind] = lance.dataset(str(path)).version
     return versions
+
+
+def begin(lance_dir: Path, run_id: str, schemas: Mapping[str, pa.Schema]) -> dict[str, int]:
+    """The empty tables of a new run; returns each one's version.
+
+    Tables of a dropped run of this name are emptied by a further version: whoever has that run open reads on.
+    """
+    shutil.rmtree(tables.location(lance_dir, run_id, tables.KEY_MOMENT), ignore_errors=True)
+    for kind, schema in schemas.items():
+        path = tables.location(lance_dir, run_id, kind)
+        if (path / "_versions").is_dir():
+            try:
+                _make(path, schema, "overwrite")
+            except (OSError, ValueError):  # broken beyond opening
+                pins.remove(lance_dir, run_id, kind)
+                _make(path, schema, "create")
+    return create(lance_dir, run_id, schemas)
+
+
+def _make(path: Path, schema: pa.Schema, mode: str) -> None:
+    if mode == "create":
+        shutil.rmtree(path, ignore_errors=True)
+    lance.write_dataset(schema.empty_table(), str(path), mode=mode, data_storage_version=tables.FORMAT)
 
 
 def vectors(flat: np.ndarray[Any, Any]) -> pa.FixedSizeListArray:
@@ -145,36 +169,48 @@ def rewind(lance_dir: Path, run_id: str, versions: Mapping[str, int]) -> dict[st
         dataset = lance.dataset(str(path))
         if version in {found["version"] for found in dataset.versions()} and dataset.version != version:
             lance.dataset(str(path), version=version).restore()
-        lance.dataset(str(path)).cleanup_old_versions(KEEP, delete_unverified=True)
+        _clean(lance.dataset(str(path)), delete_unverified=True)
         now[kind] = int(lance.dataset(str(path)).version)
     return now
 
 
 def drop(lance_dir: Path, run_id: str) -> None:
-    """Remove all of a run's tables."""
+    """Remove all of a run's tables and pins."""
+    pins.remove(lance_dir, run_id)
     for path in lance_dir.glob(f"{run_id}.*.lance"):
         if path.name.removesuffix(".lance").rpartition(".")[0] == run_id:
             shutil.rmtree(path)
 
 
-def optimize(lance_dir: Path, run_id: str, *, compact: bool = True) -> dict[str, int]:
-    """Compact a run's tables, index their image ids, remove versions older than `KEEP`; each one's version.
+def optimize(lance_dir: Path, run_id: str, kinds: Iterable[str], *, compact: bool = True) -> dict[str, int]:
+    """Compact tables of a run, index their image ids, remove what was replaced `KEEP` ago; their versions.
 
     The zone map is what makes a query on `image_id` read one image's rows. Files keep their rows' order.
     """
     versions = {}
-    for kind in (*tables.PUBLIC, *tables.TEXTS, tables.PATCH_SPAN, tables.KEY_MOMENT):
+    for kind in kinds:
         path = tables.location(lance_dir, run_id, kind)
         if not path.is_dir():
             continue
         dataset = lance.dataset(str(path))
-        dataset.cleanup_old_versions(KEEP)  # before the rest: what that replaces may be open in a shell
+        pins.clean(lance_dir, run_id, kind, KEEP)
+        _clean(dataset)  # before the rest: what that replaces may be open in a shell
         if compact and len(dataset.get_fragments()) > 1:
             dataset.optimize.compact_files(batch_size=BATCH_ROWS)
         if kind in tables.PUBLIC and dataset.count_rows():
             _index_images(dataset)
         versions[kind] = int(lance.dataset(str(path)).version)
     return versions
+
+
+def _clean(dataset: Any, delete_unverified: bool = False) -> None:
+    """Remove the versions that another replaced longer than `KEEP` ago, with the files of theirs alone."""
+    found = sorted((version["version"], version["timestamp"]) for version in dataset.versions())
+    until = datetime.now() - KEEP  # Lance's times are local ones
+    gone = [version for (version, _), (_, next_at) in pairwise(found) if next_at < until]
+    if gone or delete_unverified:
+        which = {"versions": gone} if gone else {"older_than": timedelta(days=36500)}
+        dataset.cleanup_old_versions(delete_unverified=delete_unverified, **which)
 
 
 def _index_images(dataset: Any) -> None:

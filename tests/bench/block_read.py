@@ -54,7 +54,7 @@ def fill(lance: Path, images: int) -> Buffer:
         rows = [(first + i, (first + i) * PATCHES, block) for i, block in enumerate(blocks)]
         writer.put(Window(writer.buffer(), rows, Progress()))
     writer.close()
-    vectors.optimize(lance, "run", compact=False)
+    vectors.optimize(lance, "run", schemas, compact=False)
     return buffer
 
 

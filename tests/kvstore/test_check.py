@@ -29,7 +29,8 @@ def test_a_store_without_runs_has_no_findings(make_store):
 def rewrite(store, table, change):
     """Put `change(rows)` in the place of a Lance table's rows."""
     path = str(store.lance / f"run.{table}.lance")
-    lance.write_dataset(change(lance.dataset(path).to_table()), path, mode="overwrite")
+    made = lance.write_dataset(change(lance.dataset(path).to_table()), path, mode="overwrite")
+    stores.name_versions(store, "run", {table: made.version})
 
 
 def swapped(rows):
@@ -114,9 +115,10 @@ def test_means_that_are_not_the_patches_means(make_store):
     pooled = made.store.lance / "run.pooled_kv.lance"
     old = pooled.rename(made.store.root / "old")
     shutil.rmtree(made.store.lance / "run.patch_kv.lance")
-    stores.write_tables(made.store.lance, "run", vectors, made.layers, made.image_ids)
+    versions = stores.write_tables(made.store.lance, "run", vectors, made.layers, made.image_ids)
     shutil.rmtree(pooled)
     old.rename(pooled)
+    stores.name_versions(made.store, "run", {"patch_kv": versions["patch_kv"]})
     found = failing(made.store)
     assert found.keys() == {"pooled_is_mean"}
     assert "layer=1, head=0" in found["pooled_is_mean"].first

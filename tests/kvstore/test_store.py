@@ -22,6 +22,7 @@ from kvstore.errors import (
     UsageError,
 )
 from kvstore.store import Store, run_name
+from tests import stores
 
 CLI = Path(sys.executable).parent / "duckdb"
 
@@ -339,16 +340,21 @@ def test_drop_takes_the_run_and_what_only_it_used(make_store):
         )
     store.drop("a")
     assert [run["run_id"] for run in store.runs()] == ["a.b"]
-    assert sorted(p.name for p in store.lance.iterdir()) == ["a.b.patch_kv.lance", "a.b.pooled_kv.lance"]
+    assert sorted(p.name for p in store.lance.glob("a.p*")) == ["a.patch_kv.lance", "a.pooled_kv.lance"]
+    assert store.drop("a", now=True) > 0
+    assert sorted(p.name for p in store.lance.glob("*.lance")) == [
+        "a.b.patch_kv.lance",
+        "a.b.pooled_kv.lance",
+    ]
     with store.connect() as con:
         assert con.execute("select count(*) from patch_kv").fetchone() == (144,)
         assert con.execute("select count(*) from quarantine").fetchone() == (0,)
         assert con.execute("select count(*) from image").fetchone() == (3,)
-    store.drop("a.b")
+    store.drop("a.b", now=True)
     with store.connect() as con:
         for table in ("model", "dataset", "dataset_image", "image", "token_grid", "run"):
             assert con.execute(f"select count(*) from {table}").fetchone() == (0,)
-    assert list(store.lance.iterdir()) == []
+    assert list(store.lance.glob("**/*.lance")) == []
 
 
 def test_drop_of_an_unknown_and_of_a_held_run(make_store):
@@ -369,9 +375,15 @@ def test_optimize_compacts_indexes_and_removes_tables_of_no_run(make_store):
     table = lance.dataset(str(path)).to_table()
     for half in (table.slice(0, 48), table.slice(48)):
         lance.write_dataset(half, str(path), mode="overwrite" if half.num_rows == 48 else "append")
+    stores.name_versions(store, "a", {"patch_kv": lance.dataset(str(path)).version})
     (store.lance / "gone.patch_kv.lance").mkdir()
+    (store.lance / "late.patch_kv.lance").mkdir()
+    dropped = time.time() - 24 * 3600 - 1
+    os.utime(store.lance / "gone.patch_kv.lance", (dropped, dropped))
     with store.hold("held"):
-        assert store.optimize() == {"a": "optimized", "held": "busy", "gone": "removed"}
+        done = store.optimize()
+    assert done.pop("late").startswith("dropped; kept for its readers until ")
+    assert done == {"a": "optimized", "held": "busy", "gone": "removed"}
     dataset = lance.dataset(str(path))
     assert len(dataset.get_fragments()) == 1
     assert dataset.to_table() == table

@@ -14,6 +14,7 @@ from kvstore.errors import ModelError, UsageError
 from kvstore.store import Store
 from tests import tiny
 from tests.ingesting import assert_clean, ingest, pictures, query
+from tests.stores import name_versions
 
 LAYERS = (1, 3)
 SITES = ("value", "key", "input")
@@ -137,7 +138,8 @@ def test_a_check_finds_texts_that_are_not_whole(tmp_path: Path) -> None:
     text_values.fill(store, "run", TEXTS, "cpu")
     path = str(store.lance / "run.text_kv.lance")
     whole = lance.dataset(path).to_table()
-    lance.write_dataset(whole.take([0, 0, *range(2, len(whole))]), path, mode="overwrite")
+    made = lance.write_dataset(whole.take([0, 0, *range(2, len(whole))]), path, mode="overwrite")
+    name_versions(store, "run", {"text_kv": made.version})
     (found,) = [finding for finding in store.check() if not finding.ok]
     assert (found.check, found.rows) == ("text_kv_complete", 1)
 
@@ -149,7 +151,8 @@ def test_a_check_finds_a_text_that_is_there_twice(tmp_path: Path, name: str, tab
     store = stored(tmp_path, name) if name == "tiny-onevision" else encoders(tmp_path, name)
     text_values.fill(store, "run", TEXTS, "cpu")
     path = str(store.lance / f"run.{table}.lance")
-    lance.write_dataset(lance.dataset(path).to_table().take([0, 0, 1, 2]), path, mode="overwrite")
+    made = lance.write_dataset(lance.dataset(path).to_table().take([0, 0, 1, 2]), path, mode="overwrite")
+    name_versions(store, "run", {table: made.version})
     (found,) = [finding for finding in store.check() if not finding.ok]
     assert (found.check, found.rows) == ("text_once", 1)
 
@@ -158,8 +161,8 @@ def test_texts_go_with_their_run(tmp_path: Path) -> None:
     store = stored(tmp_path, "tiny-onevision")
     text_values.fill(store, "run", TEXTS, "cpu")
     assert list(store.lance.glob("*.text_*"))
-    store.drop("run")
-    assert list(store.lance.iterdir()) == []
+    store.drop("run", now=True)
+    assert list(store.lance.glob("**/*.lance")) == []
     assert query(store, "from text_kv") == []
 
 

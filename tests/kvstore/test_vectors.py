@@ -74,7 +74,7 @@ def assert_all_equal(folder: Path, arrays: Written) -> None:
 
 def test_blocks_are_what_was_written_before_and_after_compaction(tmp_path: Path, written: Written) -> None:
     assert_all_equal(tmp_path, written)
-    optimize(tmp_path, "run")
+    optimize(tmp_path, "run", tables.PUBLIC)
     assert len(lance.dataset(str(tables.location(tmp_path, "run", "patch_kv"))).get_fragments()) == 1
     assert_all_equal(tmp_path, written)
 

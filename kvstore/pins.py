@@ -1,0 +1,98 @@
+"""Pins: a Lance table as of one version, in a folder of its own that opens as a table.
+
+DuckDB's `lance` extension scans a table's newest version and no other, but the catalog names a version of
+each table, and Lance commits first. So a publish pins the versions that it names: a folder
+`lance/at/<run>.<kind>.<version>.lance` holds that version's manifest, and links to the table's files. Views
+and readers open the pin: whatever is committed later, they see the vectors of the images that their catalog
+has. The links are relative, so that a store can be moved. Where links cannot be made, the table itself is
+opened.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import shutil
+from collections.abc import Iterator
+from datetime import datetime, timedelta
+from itertools import pairwise
+from pathlib import Path
+
+#: Folder of the pins, below the Lance tables.
+FOLDER = "at"
+_LINKED = ("data", "_indices", "_deletions")
+_LAST = 2**64 - 1  # Lance names manifests by version, counted down from here
+
+
+def table(run_id: str, kind: str) -> str:
+    """The folder of a run's Lance table."""
+    return f"{run_id}.{kind}.lance"
+
+
+def folder(run_id: str, kind: str, version: int) -> str:
+    """The pin of a version of a run's table, below the Lance tables."""
+    return f"{FOLDER}/{run_id}.{kind}.{version}.lance"
+
+
+def pin(lance: Path, run_id: str, kind: str, version: int) -> str:
+    """Pin a version if need be; what to open, below `lance`: where that cannot be done, the table itself."""
+    theirs = lance / table(run_id, kind) / _manifest(version)
+    ours = lance / folder(run_id, kind, version) / _manifest(version)
+    if not theirs.is_file():  # cleaned up since: a pin that was made in time still has it
+        return folder(run_id, kind, version) if ours.is_file() else table(run_id, kind)
+    if not _same(ours, theirs):
+        try:
+            _make(ours, theirs, table(run_id, kind))
+        except OSError:
+            return table(run_id, kind)
+    return folder(run_id, kind, version)
+
+
+def find(lance: Path, run_id: str, kind: str, version: int) -> Path | None:
+    """The pin of a version, if there is one."""
+    found = lance / folder(run_id, kind, version)
+    return found if (found / _manifest(version)).is_file() else None
+
+
+def remove(lance: Path, run_id: str, kind: str | None = None) -> None:
+    """Remove the pins of a run, or of one of its tables."""
+    for name, path in _pins(lance):
+        if name[0] == run_id and kind in (None, name[1]):
+            shutil.rmtree(path, ignore_errors=True)
+
+
+def clean(lance: Path, run_id: str, kind: str, keep: timedelta) -> None:
+    """Remove the pins of a table that a later one replaced longer than `keep` ago."""
+    found = sorted((name[2], path) for name, path in _pins(lance) if name[:2] == (run_id, kind))
+    until = (datetime.now() - keep).timestamp()
+    for (_, path), (_, follower) in pairwise(found):
+        if follower.stat().st_mtime < until:
+            shutil.rmtree(path, ignore_errors=True)
+
+
+def _manifest(version: int) -> str:
+    return f"_versions/{_LAST - version}.manifest"
+
+
+def _same(ours: Path, theirs: Path) -> bool:
+    """Whether a pin is of this manifest, and not of one that a removed table had under the same number."""
+    return ours.is_file() and (ours.samefile(theirs) or ours.read_bytes() == theirs.read_bytes())
+
+
+def _make(ours: Path, theirs: Path, name: str) -> None:
+    home = ours.parents[1]
+    shutil.rmtree(home, ignore_errors=True)
+    ours.parent.mkdir(parents=True)
+    for part in _LINKED:
+        (home / part).symlink_to(f"../../{name}/{part}")
+    try:  # the manifest last: a pin is whole when it has one
+        os.link(theirs, ours)
+    except OSError:
+        shutil.copyfile(theirs, ours)
+
+
+def _pins(lance: Path) -> Iterator[tuple[tuple[str, str, int], Path]]:
+    for path in (lance / FOLDER).glob("*.lance"):
+        parts = re.fullmatch(r"(.+)\.(\w+)\.(\d+)\.lance", path.name)
+        if parts:
+            yield (parts[1], parts[2], int(parts[3])), path
