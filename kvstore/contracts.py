@@ -183,7 +183,9 @@ class Dataset:
 class DatasetRecipe(Protocol):
     """``ingest/datasets/<name>.py``: a docstring (name, address, one quirk) and these symbols.
 
-    It may also name the ``MODEL`` that is taken without ``--model``.
+    It may also name the ``MODEL`` that is taken without ``--model``. A recipe that reads tools' exports has
+    ``load(root, split, annotations=None, images=None)``: the file of ``--annotations`` and the folder of
+    ``--images``, given without a root and a split. Other recipes are never given them.
     """
 
     SPLITS: tuple[str, ...]  # the first is the default; empty when the data set has none

@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import dataclasses
 import hashlib
+import inspect
 import json
 import os
 import stat
 from collections.abc import Callable, Iterator, Sequence
 from functools import partial
 from pathlib import Path
-from typing import Generic, TypeVar, overload
+from types import ModuleType
+from typing import TYPE_CHECKING, Generic, TypeVar, overload
 
 from kvstore import recipes
 from kvstore.contracts import Dataset, ImageRecord
@@ -21,6 +23,20 @@ from kvstore.outside import local_path
 MAX_BYTES = 2**30
 
 T_co = TypeVar("T_co", covariant=True)
+
+if TYPE_CHECKING:
+    _Path = Path
+else:
+    _Path = type(Path())  # Python 3.11 has no other way to a path of one's own
+
+
+class Linked(_Path):
+    """A folder whose links may lead out of it, as ``--follow-links`` asks: `read_file` follows them.
+
+    So is each path that is made from it with ``/``, ``parent`` and the like.
+    """
+
+    __slots__ = ()
 
 
 class Lazy(Sequence[T_co], Generic[T_co]):
@@ -54,27 +70,59 @@ class First(Lazy[T_co]):
         self.whole = whole
 
 
-def load(name: str, root: Path | None = None, split: str | None = None, limit: int | None = None) -> Dataset:
+def load(
+    name: str,
+    root: Path | None = None,
+    split: str | None = None,
+    limit: int | None = None,
+    *,
+    annotations: Path | None = None,
+    images: Path | None = None,
+    follow_links: bool = False,
+) -> Dataset:
     """The data set `name`, as ``ingest/datasets/<name>.py`` reads it from `root`.
 
     root    default ``$KVSTORE_DATA/<name>`` if it is there, then ``./data/<name>``
     split   default the recipe's first
     limit   only the first so many images; `pairs`, `identity` and the fingerprint stay those of the whole
+    annotations, images   a tool's export instead of a root and a split: the file, and where the images lie
+    follow_links   links in these folders may lead out of them: the recipe is given each path as `Linked`
 
     Raises `UnknownNameError` for the data set or split, `DatasetError` when it is not there or is malformed,
-    `UsageError` for a limit below 1.
+    `UsageError` for a limit below 1, and for annotations where the recipe takes none.
     """
     if limit is not None and limit < 1:
         raise UsageError(f"--limit must be at least 1; got {limit}")
     recipe = recipes.load("ingest/datasets", name)
     if split is not None and split not in recipe.SPLITS:
         raise UnknownNameError(f"split of {name}", split, recipe.SPLITS)
-    if split is None and recipe.SPLITS:
-        split = recipe.SPLITS[0]
-    dataset: Dataset = recipe.load(local_path(root).expanduser() if root else default_root(name), split)
+    path_of = Linked if follow_links else Path
+    dataset: Dataset
+    if annotations is not None or images is not None:
+        given = _export(name, recipe, root or split, annotations, images)
+        dataset = recipe.load(None, None, **{key: path_of(path) for key, path in given.items()})
+    else:
+        if split is None and recipe.SPLITS:
+            split = recipe.SPLITS[0]
+        folder = local_path(root).expanduser() if root else default_root(name)
+        dataset = recipe.load(path_of(folder), split)
     if limit is not None:
         dataset = dataclasses.replace(dataset, images=First(dataset.images, limit))
     return dataset
+
+
+def _export(
+    name: str, recipe: ModuleType, other: object, annotations: Path | None, images: Path | None
+) -> dict[str, Path]:
+    """A tool's export as a recipe takes it; `UsageError` where it takes none, or is asked for more."""
+    if "annotations" not in inspect.signature(recipe.load).parameters:
+        raise UsageError(f"{name} takes no --annotations and --images; COCO files: kvstore ingest coco")
+    if annotations is None:
+        raise UsageError("--images goes with --annotations FILE, which says what is in the images")
+    if other:
+        raise UsageError("--root and --split do not go with --annotations: the file is the whole data set")
+    given = {"annotations": annotations, "images": images}
+    return {key: local_path(path).expanduser() for key, path in given.items() if path is not None}
 
 
 def default_root(name: str) -> Path:
@@ -139,12 +187,39 @@ def sound(text: str) -> str:
     return text if text.isascii() else text.encode("utf-8", "backslashreplace").decode()
 
 
+def text_lines(path: Path) -> list[str]:
+    """Lines of a text file, spaces around them and blank ones left out.
+
+    The text is UTF-8, with or without a byte order mark; `DatasetError` for any other, and for no file.
+    """
+    return [line for line in _stripped(path) if line]
+
+
+def numbered_lines(path: Path) -> list[str]:
+    """The same of a file in which a line's place counts: a blank line before the last is a `DatasetError`."""
+    found = _stripped(path)
+    while found and not found[-1]:
+        found.pop()
+    if "" in found:
+        raise DatasetError(f"{path}: line {found.index('') + 1} is blank, but the i-th line stands for i")
+    return found
+
+
+def _stripped(path: Path) -> list[str]:
+    try:
+        return [line.strip() for line in path.read_text(encoding="utf-8-sig").split("\n")]
+    except UnicodeDecodeError as error:
+        raise DatasetError(f"{path} is no UTF-8 text (byte {error.start}); save it as UTF-8") from error
+    except OSError as error:
+        raise DatasetError(f"cannot read {path}: {error.strerror}") from error
+
+
 def read_file(root: Path, name: str) -> Callable[[], bytes]:
     """A reader of the file `name` in the folder `root`, for `ImageRecord.read`; it can be pickled.
 
     Making it never fails. Reading raises `ImageError`: ``unsafe-path`` for a name that leaves `root`
-    (absolute, with ``..``, or through a symbolic link; `root` itself may be a link), ``missing``,
-    ``too-large`` over `MAX_BYTES`, ``unreadable``.
+    (absolute, with ``..``, or through a symbolic link unless `root` is `Linked`; `root` itself may be a
+    link), ``missing``, ``too-large`` over `MAX_BYTES`, ``unreadable``.
     """
     return partial(_read, root, name)
 
@@ -174,6 +249,8 @@ def _inside(root: Path, name: str) -> Path:
     """The real path of `name` in `root`; `ImageError` if it lies elsewhere."""
     real = root.resolve()
     path = (real / name).resolve()
-    if Path(name).is_absolute() or ".." in Path(name).parts or not path.is_relative_to(real):
-        raise ImageError("unsafe-path", f"{name!r} leaves the folder {root}, which nothing may")
+    if Path(name).is_absolute() or ".." in Path(name).parts:
+        raise ImageError("unsafe-path", f"{name!r} leaves the folder {root}, which no name may")
+    if not path.is_relative_to(real) and not isinstance(root, Linked):
+        raise ImageError("unsafe-path", f"{name!r} is a link out of {root}; --follow-links reads it")
     return path

@@ -51,6 +51,19 @@ def centre_of(patch: int, grid: Grid) -> tuple[float, float]:
     return (x0 + (column + 0.5) * (x1 - x0) / grid.columns, y0 + (row + 0.5) * (y1 - y0) / grid.rows)
 
 
+def between(pixels: int, start: float, stop: float, cells: int) -> np.ndarray[Any, Any]:
+    """Where pixels' centres lie among those of equal cells that reach from `start` to `stop`.
+
+    float64 [pixels]: 0 at the first cell's centre, 1 at the second's; beyond the outer ones held there, as
+    torch interpolates with ``align_corners=False``.
+    """
+    import numpy as np
+
+    at = (np.arange(pixels) + 0.5 - start) * cells / (stop - start) - 0.5
+    held: np.ndarray[Any, Any] = np.clip(at, 0, cells - 1)
+    return held
+
+
 def coverage(pixels: np.ndarray[Any, Any], grid: Grid) -> np.ndarray[Any, Any]:
     """The share of each patch's pixel box that a mask covers: float64 [patches], exact for any box.
 

@@ -3,6 +3,7 @@
 Only the formats in `FORMATS` are tried, so no file can reach Pillow's readers that start other programs. The
 pixel limit is checked on the header, before anything is decoded. Nothing global in Pillow is read or changed
 for that: `PIL.Image.open` would print its own warning about large images, so its readers are called directly.
+HEIC, which Pillow does not read, is read by pillow-heif (the extra ``heic``), loaded when a file asks for it.
 """
 
 from __future__ import annotations
@@ -15,6 +16,7 @@ from typing import Any
 
 import numpy as np
 from PIL import (  # the imports register the readers in Image.OPEN
+    AvifImagePlugin,
     BmpImagePlugin,
     GifImagePlugin,
     Image,
@@ -38,8 +40,18 @@ FORMATS = tuple(
         GifImagePlugin.GifImageFile,
         TiffImagePlugin.TiffImageFile,
         PpmImagePlugin.PpmImageFile,
+        AvifImagePlugin.AvifImageFile,
     )
 )
+
+#: What the names of image files end in, in small letters.
+ENDINGS = (
+    *(".jpg", ".jpeg", ".jpe", ".jfif", ".png", ".webp", ".bmp", ".gif", ".tif", ".tiff"),
+    *(".ppm", ".pgm", ".pbm", ".pnm", ".avif", ".heic", ".heif", ".hif"),
+)
+
+#: Brands of HEIF files whose pictures are HEVC's; the last two may hold AV1's, which the AVIF reader takes.
+_HEIC = (b"heic", b"heix", b"heim", b"heis", b"hevc", b"hevx", b"hevm", b"hevs", b"mif1", b"msf1")
 
 #: Images of more pixels are refused unread (`too-large`): a quarter GiB at 3 bytes a pixel, which is where
 #: Pillow starts to warn. No model of ours sees more than a few megapixels.
@@ -154,9 +166,25 @@ def _first_reader(data: bytes) -> ImageFile.ImageFile:
             return reader(io.BytesIO(data), "")
         except Exception as error:
             fault = _refusal(error, name)
+    if data[4:8] == b"ftyp" and data[8:12] in _HEIC:
+        return _heic(data)
     if fault:
         raise fault
     raise ImageError("not-an-image", f"no known image format; it begins with {data[:16]!r}")
+
+
+def _heic(data: bytes) -> ImageFile.ImageFile:
+    """A HEIC image, whose reader turns it upright and says so in its EXIF."""
+    try:
+        from pillow_heif import HeifImageFile
+    except ImportError as error:
+        remedy = "reading it needs pillow-heif: pip install 'kvstore[heic]'"
+        raise ImageError("unreadable", f"this is a HEIC image, and {remedy}") from error
+    try:
+        image: ImageFile.ImageFile = HeifImageFile(io.BytesIO(data), "")
+    except Exception as error:
+        raise _refusal(error, "HEIC") from error
+    return image
 
 
 def _refusal(error: Exception, format_: str) -> ImageError:

@@ -23,6 +23,8 @@ _POINTS = """
 select
     p.pair_id, k.name, p.source_image_id, p.target_image_id, k.source_x, k.source_y,
     k.source_x * target.width / source.width as same_x, k.source_y * target.height / source.height as same_y,
+    source.width as source_width, source.height as source_height,
+    target.width as target_width, target.height as target_height,
 from run r
 join pair p using (dataset_id)
 join pair_keypoint k using (dataset_id, pair_id)
@@ -41,6 +43,9 @@ class Points:
 
     source_patch  patch of the source image that contains the keypoint
     same_place    patch of the target image at the keypoint's relative place: x / width, y / height
+    source_pixel  pixel (x, y) of the source image that contains the keypoint; [points, 2]
+    same_pixel    pixel (x, y) of the target image at the keypoint's relative place; [points, 2]
+    grids, sizes  grid 0 and (width, height) of each image
     """
 
     pair_id: Numbers
@@ -49,7 +54,10 @@ class Points:
     target: Numbers
     source_patch: Numbers
     same_place: Numbers
+    source_pixel: Numbers
+    same_pixel: Numbers
     grids: Mapping[int, Placed]
+    sizes: Mapping[int, tuple[int, int]]
 
     def __len__(self) -> int:
         return len(self.pair_id)
@@ -102,6 +110,10 @@ def read_points(con: duckdb.DuckDBPyConnection, run_id: str) -> Points:
         raise UsageError(_why_none(con, run_id))
     grids = {image: found[0] for image, found in read_grids(con, run_id, 0).items()}
     source, target = (columns[f"{side}_image_id"].astype(np.int64) for side in ("source", "target"))
+    source_size, target_size = (
+        np.stack([columns[f"{side}_width"], columns[f"{side}_height"]], 1) for side in ("source", "target")
+    )
+    sizes = zip([*source, *target], [*source_size, *target_size], strict=True)
     return Points(
         pair_id=columns["pair_id"].astype(np.int64),
         name=np.asarray(columns["name"], object),
@@ -109,7 +121,10 @@ def read_points(con: duckdb.DuckDBPyConnection, run_id: str) -> Points:
         target=target,
         source_patch=_patches(source, columns["source_x"], columns["source_y"], grids),
         same_place=_patches(target, columns["same_x"], columns["same_y"], grids),
+        source_pixel=_pixels(columns["source_x"], columns["source_y"], source_size),
+        same_pixel=_pixels(columns["same_x"], columns["same_y"], target_size),
         grids=grids,
+        sizes={int(image): (int(width), int(height)) for image, (width, height) in sizes},
     )
 
 
@@ -117,6 +132,13 @@ def _patches(images: Numbers, x: Any, y: Any, grids: Mapping[int, Placed]) -> Nu
     """The patch of each image's grid that contains each point."""
     places = zip(images.tolist(), x.tolist(), y.tolist(), strict=True)
     return np.array([patch_of((left, top), grids[image].grid) for image, left, top in places], np.int64)
+
+
+def _pixels(x: Any, y: Any, sizes: Any) -> Numbers:
+    """The pixel (x, y) that contains each point; the nearest one for a point outside: int64 [points, 2]."""
+    pixels = np.floor(np.stack([x, y], 1)).astype(np.int64)
+    held: Numbers = np.clip(pixels, 0, sizes - 1)
+    return held
 
 
 def _why_none(con: duckdb.DuckDBPyConnection, run_id: str) -> str:

@@ -13,7 +13,7 @@ import re
 import shutil
 import unicodedata
 from collections.abc import Iterator
-from contextlib import AbstractContextManager, contextmanager, suppress
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
@@ -21,7 +21,7 @@ from typing import TYPE_CHECKING, Any
 
 import duckdb
 
-from kvstore import __version__, locks, pins, warehouse
+from kvstore import __version__, interrupts, locks, pins, warehouse
 from kvstore.errors import (
     NoSpaceError,
     StoreBusyError,
@@ -76,7 +76,6 @@ class Store:
             store._make(create)
         if store._version() < FORMAT:
             store._upgrade()
-        store._complete()
         return store
 
     def connect(self) -> duckdb.DuckDBPyConnection:
@@ -91,10 +90,15 @@ class Store:
     def publish(self) -> Iterator[duckdb.DuckDBPyConnection]:
         """A private writable copy of the catalog, renamed into place on success and dropped on an error.
 
-        Keep the body short: other publishers wait. The vectors are not readable in it. Raises `NoSpaceError`
-        when the disk is full, `StoreBusyError` when another publisher does not end within a minute.
+        Keep the body short: other publishers wait, first come, first served, and Ctrl-C is heard after it.
+        The vectors are not readable in it. Raises `NoSpaceError` when the disk is full, `StoreBusyError` when
+        another publisher does not end within a minute.
         """
-        with _store_errors(self.root), locks.hold(self._locks / "catalog.lock", "the catalog", wait=60):
+        with (
+            _store_errors(self.root),
+            locks.hold(self._locks / "catalog.lock", "the catalog", locks.PATIENCE),
+            interrupts.shielded(),
+        ):
             self._sweep()
             copy = self.root / f"{self.catalog.name}.{os.getpid()}.{next(_count)}.tmp"
             try:
@@ -236,14 +240,6 @@ class Store:
                 f"{FORMAT}: pip install -U kvstore"
             )
         return int(version)
-
-    def _complete(self) -> None:
-        """Make the tables that an older kvstore did not know; not where nothing can be written."""
-        with self.tables() as con:
-            there = {row[0] for row in con.execute("select table_name from duckdb_tables()").fetchall()}
-        if not warehouse.table_names() <= there:
-            with suppress(StoreError), self.publish() as con:
-                warehouse.create_tables(con)
 
     def _sweep(self) -> None:
         """Remove what killed publishers left: under the lock, every copy is a dead process's."""

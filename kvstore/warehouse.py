@@ -186,16 +186,7 @@ def editing(path: Path, lance: Path) -> Iterator[duckdb.DuckDBPyConnection]:
 
 def create_tables(con: duckdb.DuckDBPyConnection) -> None:
     """Make the tables of `sql/schema.sql` that are not there yet, with their comments."""
-    con.execute(_schema())
-
-
-def table_names() -> set[str]:
-    """The tables of `sql/schema.sql`."""
-    return set(re.findall(r"^create table if not exists (\w+)", _schema(), re.MULTILINE))
-
-
-def _schema() -> str:
-    return (recipes.SHIPPED / "sql" / "schema.sql").read_text(encoding="utf-8")
+    con.execute((recipes.SHIPPED / "sql" / "schema.sql").read_text(encoding="utf-8"))
 
 
 def upgrade(con: duckdb.DuckDBPyConnection, formats: Sequence[int]) -> None:

@@ -19,18 +19,18 @@ from kvstore.report import BLUE, GREEN, GREY, Block, Gallery, Missing, Query, Sh
 LABEL = "observational"
 PROTOCOL = (
     "IoU of one prediction: pixels (of foreground: patches) that are both over those that are either, void"
-    " pixels left out. The best"
+    " pixels left out (of tracking, void is background). The best"
     " head of a layer is chosen by the probe's main figure on the same items."
 )
 CAPTION = (
-    "Image; truth (outlined in green, the rest darkened; grey: pixels that do not count); prediction (in"
+    "Image; truth (outlined in green, the rest darkened; grey: void pixels); prediction (in"
     " blue) by {input}the best head of each layer shown, with its IoU. Which predictions: {among} in order"
     " of the IoU that the best {site}, {where}, gives them, and of that order those in the middle of {items}"
     " equal parts."
 )
 SITES = {"value": "image value", "key": "image key", "encoder": "encoder layer", "input": "input"}
-#: The probe that predicts no masks: report matches.
-ELSEWHERE = "correspondence"
+#: The probes that predict no masks: report matches.
+ELSEWHERE = ("correspondence", "correspondence-bilinear")
 #: Layers shown: with image, truth and input they fill a line.
 LAYERS = 5
 
@@ -38,7 +38,7 @@ LAYERS = 5
 def build(query: Query) -> Iterator[Block]:
     named = query("figures").filter("main").select("place", "probe", "metric", "title")
     probed = query("probed").join(named, on="probe", maintain_order="left")
-    chosen = probed.filter(pl.col("probe") != ELSEWHERE)
+    chosen = probed.filter(~pl.col("probe").is_in(ELSEWHERE))
     if chosen.is_empty():
         yield Missing("No probe has predicted masks yet.", "kvstore probe foreground --run RUN")
         return
@@ -91,7 +91,8 @@ def _strip(query: Query, probe: str, rows: pl.DataFrame) -> Strip | None:
 
 def _label(probe: str, row: dict[str, Any]) -> str:
     """What the prediction is of, in words."""
-    more = {"tracking": f", object {row['object_id']}, frame {row['number']}"}
+    frame = f", object {row['object_id']}, frame {row['number']}"
+    more = {"tracking": frame, "tracking-void-out": frame}
     more |= {"fewshot-segmentation": f", episode {row['number']}"}
     return f"{row['label']}{more.get(probe, '')}"
 

@@ -128,6 +128,7 @@ def test_imports_point_one_way():
         "pixels",
         "stored",
         "text_values",
+        "upsampling",
         "vectors",
         "devices",
         "models",

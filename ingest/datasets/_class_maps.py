@@ -6,6 +6,7 @@ A map is checked against its image and becomes one object per class, the union o
 from __future__ import annotations
 
 import io
+import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -22,8 +23,6 @@ from kvstore.upright import turn_mask, turn_of
 
 Pixels = np.ndarray[Any, np.dtype[Any]]
 
-ENDINGS = (".jpg", ".jpeg", ".png", ".webp", ".bmp", ".gif", ".tif", ".tiff", ".ppm")
-
 #: Object ids of an image start at its place times this: no map has so many classes.
 _CLASSES = 1000
 
@@ -31,23 +30,9 @@ _CLASSES = 1000
 def first(dataset: str, root: Path, places: Sequence[str], remedy: str) -> Path:
     """The first of some places under `root` that is there; `DatasetError` with the remedy where none is."""
     for place in places:
-        if (root / place).exists():
+        if os.path.exists(root / place):  # noqa: PTH110 - Path.exists raises for a name that is too long
             return root / place
     raise DatasetError(f"{dataset}: no {' nor '.join(places)} in {root} (--root). Get it: {remedy}")
-
-
-def lines(path: Path) -> list[str]:
-    """Lines of a text file, blank ones left out."""
-    try:
-        return [line.strip() for line in path.read_text(encoding="utf-8").splitlines() if line.strip()]
-    except (OSError, UnicodeDecodeError) as error:
-        raise DatasetError(f"cannot read {path}: {error}") from error
-
-
-def pictures(root: Path, pattern: str) -> list[str]:
-    """Image files that match a pattern under `root`, paths relative to it, sorted, hidden ones left out."""
-    found = (path for path in root.glob(pattern) if path.suffix.lower() in ENDINGS)
-    return sorted(path.relative_to(root).as_posix() for path in found if not path.name.startswith("."))
 
 
 def opened(root: Path, name: str) -> Image.Image:

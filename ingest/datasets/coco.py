@@ -4,8 +4,11 @@ Under --root lie ``val2017/`` and ``annotations/instances_val2017.json``, and wh
 ``captions_val2017.json``, ``person_keypoints_val2017.json`` and ``refcocos_test.json`` (the RefCOCOs
 expressions, github.com/kuoyang1999/refcocos-annotator); the same for train2017. The images are those that the
 instances file lists, in its order. The split ``val2017-panoptic`` needs ``panoptic_val2017.json`` and the
-folder ``panoptic_val2017/`` instead: its objects are the segments, stuff such as sky and grass among them. A
-quirk: a crowd's `area` often differs from its mask's pixels.
+folder ``panoptic_val2017/`` instead: its objects are the segments, stuff such as sky and grass among them.
+
+``--annotations FILE --images DIR`` reads any file in COCO's format instead, as LVIS, Roboflow, CVAT, Label
+Studio, Datumaro and FiftyOne write it; the split is then called as the file. A quirk: a crowd's `area` often
+differs from its mask's pixels.
 """
 
 from __future__ import annotations

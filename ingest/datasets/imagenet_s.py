@@ -10,15 +10,17 @@ a mask's class is R + 256 G, and 1000 is void.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from functools import partial
 from pathlib import Path, PurePosixPath
 
 import numpy as np
 
 from kvstore.contracts import Annotations, Dataset, ImageRecord
-from kvstore.datasets import Lazy, read_file, storable
+from kvstore.datasets import Lazy, numbered_lines, read_file, storable, text_lines
 from kvstore.errors import DatasetError
+from kvstore.folders import by_stem, only_folders, only_images, without_image
+from kvstore.notes import Notes
 
 from . import _class_maps  # noqa: TID252 - the recipes' package has no fixed name
 
@@ -47,8 +49,9 @@ def load(root: Path | None, split: str | None) -> Dataset:
         "imagenet_s", root, [f"data/categories/{listed}", listed], f"curl -o {root}/{listed} {_RAW}/{listed}"
     )
     words = [root / name for name in _WORDS if (root / name).is_file()][:1]
-    names = dict(enumerate(_names(_class_maps.lines(ids), words), 1))
-    files = _class_maps.pictures(root, f"{photos}/*/*")
+    notes = Notes()
+    names = dict(enumerate(_names(_wnids(ids), words, notes), 1))
+    files = list(_files(root / photos, masks, root, notes))
     if not files:
         raise DatasetError(f"imagenet_s: no image in {root / photos}/<wnid>/. Get them {_SCRIPTS} {prepare}")
 
@@ -57,18 +60,49 @@ def load(root: Path | None, split: str | None) -> Dataset:
         annotate = partial(_annotate, masks, mask, place, names)
         return ImageRecord(storable(files[place]), read_file(root, files[place]), annotate)
 
+    records, sources = Lazy(len(files), record), (ids, *words)
     return Dataset(
-        "imagenet_s", f"{size}-validation", Lazy(len(files), record), root, (ids, *words), categories=names
+        "imagenet_s", f"{size}-validation", records, root, sources, categories=names, notes=tuple(notes)
     )
 
 
-def _names(wnids: Sequence[str], files: Sequence[Path]) -> list[str]:
+def _wnids(path: Path) -> list[str]:
+    """The classes from 1, each met once."""
+    found = numbered_lines(path)
+    if len(found) >= _VOID:
+        raise DatasetError(f"{path} lists {len(found)} classes; {_VOID} is void; get {_RAW}/{path.name}")
+    if twice := [wnid for place, wnid in enumerate(found) if wnid in found[:place]]:
+        raise DatasetError(f"{path} lists {twice[0][:80]!r} twice; get {_RAW}/{path.name}")
+    return found
+
+
+def _files(photos: Path, masks: Path, root: Path, notes: Notes) -> Iterator[str]:
+    """The images, class by class; masks that have none are noted."""
+    kept: dict[str, dict[str, str]] = {}
+    for wnid in only_folders(photos, root, notes):
+        folder = photos / wnid
+        kept[wnid] = by_stem(only_images(folder, root, notes), folder, root, notes)
+        yield from ((folder / name).relative_to(root).as_posix() for name in kept[wnid].values())
+    for wnid in only_folders(masks, root, notes):
+        folder = masks / wnid
+        without_image(only_images(folder, root, notes), kept.get(wnid, ()), folder, root, notes)
+
+
+def _names(wnids: Sequence[str], files: Sequence[Path], notes: Notes) -> list[str]:
     """A name for each wnid, each its own: the first of its words (goldfish, Carassius auratus)."""
-    rows = (line.partition(" ") for file in files for line in _class_maps.lines(file))
-    words = {wnid: text.partition(",")[0].strip() for wnid, _, text in rows}
+    words: dict[str, str] = {}
+    for file in files:
+        for wnid, *text in (line.split(maxsplit=1) for line in text_lines(file)):
+            name = "".join(text).partition(",")[0].strip()
+            if words.setdefault(wnid, name) != name:
+                notes.add(
+                    "classes named twice, of which the first name counts", f"{file.name}, {wnid}", lost=False
+                )
     names: list[str] = []
     for wnid in wnids:
         name = words.get(wnid) or wnid
+        if files and name == wnid:
+            notes.add("classes without a name, named by their wnids", f"{files[0].name}, {wnid}", lost=False)
         names.append(f"{name} ({wnid})" if name in names else name)
     return names
 

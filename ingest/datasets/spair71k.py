@@ -2,82 +2,76 @@
 
 Under --root lie ``Layout/large/test.txt``, which lists the pairs in the data set's order,
 ``PairAnnotation/test/``, ``ImageAnnotation/``, ``JPEGImages/`` and where wanted ``Segmentation/``; the same
-for val and trn. The images are those of the split's pairs, as these first name them. A quirk: coordinates are
-whole pixels and stay as they are, without half a pixel more, since the official evaluation takes them so.
+for val and trn. The images are those of the split's pairs, as these first name them. A colon in the name of a
+pair's file may have become another character, as Windows wants it. A quirk: coordinates are whole pixels and
+stay as they are, without half a pixel more, since the official evaluation takes them so.
 """
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
 from kvstore import masks
-from kvstore.contracts import Annotations, Box, Dataset, ImageRecord, Keypoint, Object, Pair, PairKeypoint
-from kvstore.datasets import Lazy, read_file
-from kvstore.errors import DatasetError
+from kvstore.contracts import Annotations, Box, Dataset, ImageRecord, Keypoint, Note, Object, Pair
+from kvstore.datasets import Lazy, read_file, text_lines
+from kvstore.errors import DatasetError, ImageError
+from kvstore.notes import Notes
 from kvstore.upright import turn_of
 
-from ._class_maps import first, lines, opened  # noqa: TID252 - the recipes' package has no fixed name
+from . import _spair_json  # noqa: TID252 - the recipes' package has no fixed name
+from ._class_maps import first, opened  # noqa: TID252
 
 SPLITS = ("test", "val", "trn")
 
-_ARCHIVE = "SPair-71k.tar.gz"
-_ADDRESS = f"http://cvlab.postech.ac.kr/research/SPair-71k/data/{_ARCHIVE}"
+_ADDRESS = f"http://cvlab.postech.ac.kr/research/SPair-71k/data/{_spair_json.ARCHIVE}"
+#: What stands for a colon: itself, and what programs put in its place on Windows' disks.
+_COLONS = (":", "_", "\uf03a", "-", "%3A", "")
 
 
 def load(root: Path | None, split: str | None) -> Dataset:
     """SPair-71k's `split` under `root`; `DatasetError` says what is missing or malformed."""
     root, split = root or Path("data/spair71k"), split or SPLITS[0]
-    remedy = f"curl -O {_ADDRESS} && mkdir -p {root} && tar xzf {_ARCHIVE} -C {root} --strip-components 1"
+    archive = _spair_json.ARCHIVE
+    remedy = f"curl -O {_ADDRESS} && mkdir -p {root} && tar xzf {archive} -C {root} --strip-components 1"
     layout, annotated = f"Layout/large/{split}.txt", f"PairAnnotation/{split}"
     for place in (layout, annotated, "ImageAnnotation", "JPEGImages"):
         first("spair71k", root, [place], remedy)
-    pairs = [_pair(root / annotated / f"{name}.json") for name in lines(root / layout)]
+    notes = Notes()
+    pairs = list(_pairs(root / layout, root / annotated, notes))
     names = list(dict.fromkeys(name for pair in pairs for name in (pair.source, pair.target)))
     images = Lazy(len(names), partial(_record, root, names))
-    return Dataset("spair71k", split, images, root, (root / layout,), pairs=pairs)
+    return Dataset("spair71k", split, images, root, (root / layout,), pairs=pairs, notes=tuple(notes))
 
 
-@contextmanager
-def _told(path: Path) -> Iterator[dict[str, Any]]:
-    """What an annotation file says; `DatasetError` where it cannot be read, or lacks what it is asked for."""
-    try:
-        yield json.loads(path.read_bytes())
-    except OSError as error:
-        raise DatasetError(f"cannot read {path}: {error.strerror}; unpack {_ARCHIVE} again") from error
-    except (AttributeError, KeyError, TypeError, ValueError) as error:
-        raise DatasetError(f"{path} is no annotation of SPair-71k ({error!r}); unpack it again") from error
+def _pairs(layout: Path, folder: Path, notes: Notes) -> Iterator[Pair]:
+    """The pairs that are listed, each once, and of those with one number the first."""
+    names, numbers = set[str](), set[int]()
+    for name in text_lines(layout):
+        if name in names:
+            notes.add("pairs listed twice, taken once", f"{layout.name}, {name}", lost=False)
+            continue
+        names.add(name)
+        pair = _spair_json.pair(_file(folder, name), notes)
+        if pair.pair_id in numbers:
+            notes.add("pairs with the number of another, left out", f"{name}, pair_id {pair.pair_id}")
+            continue
+        numbers.add(pair.pair_id)
+        yield pair
+    if not numbers:
+        raise DatasetError(f"{layout} lists no pair; unpack {_spair_json.ARCHIVE} again")
 
 
-def _pair(path: Path) -> Pair:
-    with _told(path) as told:
-        category = str(told["category"])
-        source, target = (f"JPEGImages/{category}/{told[end]}" for end in ("src_imname", "trg_imname"))
-        boxes = _box(told["src_bndbox"]), _box(told["trg_bndbox"])
-        rows = zip(told["kps_ids"], told["src_kps"], told["trg_kps"], strict=True)
-        points = tuple(PairKeypoint(_name(told, key), _point(a), _point(b)) for key, a, b in rows)
-        return Pair(int(told["pair_id"]), source, target, category, *boxes, points)
-
-
-def _name(told: dict[str, Any], key: str) -> str:
-    """A keypoint's number as text; its name where kvstore wrote the file, and added ``kps_names``."""
-    return str(told.get("kps_names", {}).get(key, key))
-
-
-def _point(at: Sequence[Any]) -> tuple[float, float]:
-    x, y = map(float, at)
-    return x, y
-
-
-def _box(edges: Sequence[Any]) -> Box:
-    x0, y0, x1, y1 = map(float, edges)
-    return x0, y0, x1, y1
+def _file(folder: Path, name: str) -> Path:
+    if "/" in name:
+        raise DatasetError(
+            f"a list names {name[:80]!r}, which is no pair; unpack {_spair_json.ARCHIVE} again"
+        )
+    known = (folder / f"{name.replace(':', colon)}.json" for colon in _COLONS)
+    return next((path for path in known if _spair_json.there(path)), folder / f"{name}.json")
 
 
 # ------------------------------------------------------------------------------------------- images, as asked
@@ -93,32 +87,50 @@ def _annotations(
 ) -> Annotations:
     """The one object that is annotated in an image; its id is the image's place among all, from 1."""
     _, category, file = name.split("/")
-    with _told(root / "ImageAnnotation" / category / f"{Path(file).stem}.json") as told:
-        turn_of((told["image_width"], told["image_height"]), width, height, 1)  # raises: was it resized?
-        seen = {_name(told, key): _point(at) for key, at in told["kps"].items() if at}
-        points = tuple(Keypoint(key, *at) for key, at in seen.items())
-        box = _box(told["bndbox"])
-    mask = _mask(root, f"Segmentation/{category}/{Path(file).stem}.png", box, points, (width, height))
-    area = masks.area(mask) if mask else (box[2] - box[0]) * (box[3] - box[1])
-    return Annotations((Object(number, category, box, float(area), mask=mask, keypoints=points),))
+    try:
+        about = _spair_json.image(root / "ImageAnnotation" / category / f"{Path(file).stem}.json")
+    except DatasetError as error:  # of one image, which alone is of no use then
+        raise ImageError("unreadable", str(error)) from error
+    turn_of(about.size, width, height, 1)  # raises: was it resized?
+    mask, notes = None, []
+    if (root / "Segmentation").is_dir():
+        mask, fault = _mask(
+            root,
+            f"Segmentation/{category}/{Path(file).stem}.png",
+            about.box,
+            about.keypoints,
+            (width, height),
+        )
+        notes = [Note(fault, name)] if fault else []
+    area = masks.area(mask) if mask else (about.box[2] - about.box[0]) * (about.box[3] - about.box[1])
+    thing = Object(number, category, about.box, float(area), mask=mask, keypoints=about.keypoints)
+    return Annotations((thing,), notes=tuple(notes))
 
 
-def _mask(root: Path, name: str, box: Box, points: Sequence[Keypoint], size: tuple[int, int]) -> str | None:
+def _mask(
+    root: Path, name: str, box: Box, points: Sequence[Keypoint], size: tuple[int, int]
+) -> tuple[str | None, str]:
     """The pixels in an object's box of the value that most of its keypoints lie on, 0 and 255 left aside.
 
-    The map tells classes apart, not objects, so that another of the category may reach into the box. None
-    where there is no map, or no keypoint lies on a value.
+    The map tells classes apart, not objects, so that another of the category may reach into the box. Without
+    a mask, what is wrong: the kind of a note.
     """
-    image = opened(root, name) if (root / name).exists() else None
-    if image is None or image.mode not in ("P", "L"):
-        return None
+    if not _spair_json.there(root / name):
+        return None, "objects without a map in Segmentation"
+    image = opened(root, name)
+    if image.mode not in ("P", "L"):
+        return None, "maps in Segmentation that hold no class numbers"
     turn_of(image.size, *size, 1)
     values = np.asarray(image)  # [height, width]
-    under = [int(values[min(int(p.y), size[1] - 1), min(int(p.x), size[0] - 1)]) for p in points]
+    under = [int(values[_within(p.y, size[1]), _within(p.x, size[0])]) for p in points]
     own = [value for value in under if 0 < value < 255]
     if not own:
-        return None
+        return None, "objects none of whose keypoints lies on a class of its map"
     inside = np.zeros(values.shape, bool)
     x0, y0 = (max(int(edge) - 1, 0) for edge in box[:2])  # boxes are VOC's, whose first pixel is 1
-    inside[y0 : int(box[3]), x0 : int(box[2])] = True
-    return masks.from_array(inside & (values == max(own, key=own.count)))
+    inside[y0 : max(int(box[3]), 0), x0 : max(int(box[2]), 0)] = True
+    return masks.from_array(inside & (values == max(own, key=own.count))), ""
+
+
+def _within(coordinate: float, side: int) -> int:
+    return min(max(int(coordinate), 0), side - 1)

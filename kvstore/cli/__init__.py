@@ -1,8 +1,8 @@
 """The command line: ``kvstore COMMAND``, one file a command.
 
 Exit codes: 0 done; 1 done, but something was quarantined, left out of a data set, is stale or failed a check;
-2 a user's mistake, told in one line; 70 a fault of kvstore itself; 130 interrupted; 141 the reader of stdout
-left. Data goes to stdout, all else to stderr.
+2 a user's mistake, told in one line; 70 a fault of kvstore itself; 141 the reader of stdout left; else ended
+by a signal: 129 the terminal closed, 130 Ctrl-C, 143 `kill`. Data goes to stdout, all else to stderr.
 """
 
 from __future__ import annotations
@@ -10,12 +10,14 @@ from __future__ import annotations
 import importlib
 import importlib.util
 import os
+import signal
 import sys
 from collections.abc import Sequence
 from typing import Annotated, Any
 
 import typer
 
+from kvstore import interrupts
 from kvstore.cli import ending
 from kvstore.errors import UnknownNameError, UsageError
 from kvstore.lines import one_line, printable, shortened
@@ -41,11 +43,16 @@ COMMANDS = (
 
 def main(args: Sequence[str] | None = None) -> None:
     """Run one command and exit with its code."""
+    code = interrupts.run(lambda: _run(list(sys.argv[1:] if args is None else args)), ends=args is None)
+    raise SystemExit(code)
+
+
+def _run(args: list[str]) -> int:
     ending.open_streams()
-    given = _debugged(list(sys.argv[1:] if args is None else args))
+    given = _debugged(args)
     with ending.quiet_libraries():
         code = _guarded(given)
-    raise SystemExit(ending.flush(code))
+    return ending.flush(code)
 
 
 def _debugged(args: list[str]) -> list[str]:
@@ -72,7 +79,7 @@ def _guarded(args: list[str]) -> int:
         ending.say("aborted")
         return 130
     except KeyboardInterrupt:
-        return 130
+        return 128 + signal.SIGINT
     except typer.TyperException as error:
         told = error.format_message() if hasattr(error, "format_message") else str(error)
         help_ = f" See `kvstore {called} --help`." if called in COMMANDS else ""
@@ -81,6 +88,8 @@ def _guarded(args: list[str]) -> int:
     except SystemExit as error:  # of a reader that left
         return error.code if isinstance(error.code, int) else ending.MISTAKE
     except BaseException as error:  # a panic of Rust is no Exception
+        if interrupts.received() is not None:  # what fails since a signal came fails for it
+            raise
         return ending.tell(error)
 
 

@@ -19,7 +19,7 @@ def command(
     Example: kvstore check --store ./s
     """
     from kvstore.cli import output
-    from kvstore.cli.interrupts import ending_at_once
+    from kvstore.interrupts import ending_at_once
     from kvstore.store import Store
 
     with ending_at_once():

@@ -8,7 +8,7 @@ from typing import Annotated
 
 import typer
 
-from kvstore.cli.options import RecipesOption
+from kvstore.cli.options import AnnotationsOption, ImagesOption, RecipesOption
 from kvstore.outside import local_path
 
 
@@ -30,6 +30,8 @@ def command(
         ),
     ] = None,
     split: Annotated[str | None, typer.Option(help="Split; default the data set's first.")] = None,
+    annotations: AnnotationsOption = None,
+    images: ImagesOption = None,
     limit: Annotated[int | None, typer.Option(help="Only the first so many images.")] = None,
     recipes: RecipesOption = None,
 ) -> int:
@@ -44,7 +46,16 @@ def command(
     from kvstore.export import export
     from kvstore.notes import told
 
-    written = export(dataset, format, folder, root=root, split=split, limit=limit)
+    written = export(
+        dataset,
+        format,
+        folder,
+        root=root,
+        split=split,
+        limit=limit,
+        annotations=annotations,
+        images=images,
+    )
     name = " ".join(part for part in (dataset, written.split) if part)
     print(f"{name}: {len(written.images)} images written to {folder} as {format}", file=sys.stderr)
     for line in told(written.notes):

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from kvstore.cli.options import STORE, RecipesOption, StoreOption
+from kvstore.cli.options import STORE, AnnotationsOption, ImagesOption, RecipesOption, StoreOption
 from kvstore.outside import local_path
 
 if TYPE_CHECKING:
@@ -31,6 +31,8 @@ def command(
         ),
     ] = None,
     split: Annotated[str | None, typer.Option(help="Split; default the data set's first.")] = None,
+    annotations: AnnotationsOption = None,
+    images: ImagesOption = None,
     model: Annotated[
         str | None, typer.Option(help="Alias, hub id, folder, or a tiny model (`kvstore ls models`).")
     ] = None,
@@ -82,6 +84,7 @@ def command(
     chosen: View = "all" if view == "all" else "base"
     options = Options(
         dataset=dataset, model=model or _default_model(dataset), root=root, split=split,
+        annotations=annotations, images=images,
         limit=limit, layers=layers, encoder_layers=encoder_layers, sites=site_list(sites), pool=pool,
         prefix=prefix, view=chosen, batch=batch, device=device, dtype=dtype, run=run, workers=workers,
     )  # fmt: skip

@@ -45,6 +45,20 @@ RecipesOption = Annotated[
         help="A folder of recipes (ingest/, sql/, reports/) laid over the shipped one.",
     ),
 ]
+AnnotationsOption = Annotated[
+    Path | None,
+    typer.Option(
+        metavar="FILE",
+        parser=local_path,
+        help="Of coco: the file that a tool exported, instead of --root, --split.",
+    ),
+]
+ImagesOption = Annotated[
+    Path | None,
+    typer.Option(
+        metavar="DIR", parser=local_path, help="Folder of that file's images; default the file's own folder."
+    ),
+]
 FormatOption = Annotated[
     Format, typer.Option("--format", help="table is for reading and may be cut; the others never are.")
 ]

@@ -36,9 +36,11 @@ def command(
     from dataclasses import asdict, fields
 
     from kvstore.cli import output
+    from kvstore.interrupts import ending_at_once
     from kvstore.search import Neighbour, Query, search
     from kvstore.store import Store
 
     query = Query(image, patch, layer, head, site, top, run, ann, same_image)
-    found = [asdict(neighbour) for neighbour in search(Store.open(store), query)]
+    with ending_at_once():
+        found = [asdict(neighbour) for neighbour in search(Store.open(store), query)]
     output.write_records(found, [field.name for field in fields(Neighbour)], format)

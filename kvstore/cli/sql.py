@@ -37,7 +37,7 @@ def command(
     """
     from kvstore import query
     from kvstore.cli import output
-    from kvstore.cli.interrupts import ending_at_once
+    from kvstore.interrupts import ending_at_once
     from kvstore.store import Store
 
     values = parameters(param or [])

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
-from kvstore import datasets, devices, models, prompting, vectors
+from kvstore import datasets, devices, interrupts, models, prompting, vectors
 from kvstore.contracts import Inputs, Site
 from kvstore.errors import ImageError, UsageError
 from kvstore.prefill import annotate, load, record
@@ -90,7 +90,14 @@ class Outcome:
 def plan(options: Options) -> Plan:
     """Resolve what is asked for: data set, model (without its weights), layers, device, prompt."""
     device = devices.choose_device(options.device)
-    dataset = datasets.load(options.dataset, options.root, options.split, options.limit)
+    dataset = datasets.load(
+        options.dataset,
+        options.root,
+        options.split,
+        options.limit,
+        annotations=options.annotations,
+        images=options.images,
+    )
     model = models.load_config(options.model)
     options = settled(options, model)
     return Plan(
@@ -141,7 +148,8 @@ def ingest(store: Store, plan: Plan, seen: Sequence[Seen], meter: Meter) -> Outc
             session.run()
             return session.finish()
         except BaseException:
-            session.interrupt()
+            with interrupts.shielded():
+                session.interrupt()
             raise
 
 

@@ -21,6 +21,8 @@ DEFAULT_SITES: tuple[Site, ...] = ("value", "key", "input")
 class Options:
     """One ingest.
 
+    annotations     a file that an annotation tool wrote, instead of a root and a split
+    images          folder of its images; None is the file's own folder
     layers          language model layers, as text: ``0-27``, ``0,5,9-12``; None is all
     encoder_layers  hidden states of the vision encoder, likewise, with site ``encoder``, 0 the embeddings;
                     None is the last, of an encoder alone all
@@ -34,6 +36,8 @@ class Options:
     model: str
     root: Path | None = None
     split: str | None = None
+    annotations: Path | None = None
+    images: Path | None = None
     limit: int | None = None
     layers: str | None = None
     encoder_layers: str | None = None

@@ -329,10 +329,13 @@ def commit(con: DuckDBPyConnection, run: str, progress: Progress, versions: dict
 
 
 def finish(con: DuckDBPyConnection, run: str, state: str, seconds: float, figures: dict[str, Any]) -> None:
-    """The end of a session: `state` is done or interrupted; `figures` are its speeds, when it stored any."""
+    """The end of a session: `state` is done or interrupted; `figures` are its speeds, when it stored any.
+
+    A run that is done already, as a signal right after its end finds it, stays so.
+    """
     con.execute(
         "update run set state = $state, finished_at = now(), seconds = seconds + $seconds "
-        "where run_id = $run",
+        "where run_id = $run and state = 'running'",
         {"state": state, "seconds": seconds, "run": run},
     )
     for column in ("images_per_s", "tokens_per_s", "mb_per_s", "limiting_stage"):

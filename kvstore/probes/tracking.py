@@ -34,7 +34,7 @@ from kvstore import masks
 from kvstore.boundary import Contour, reach
 from kvstore.contracts import Grid
 from kvstore.errors import UsageError
-from kvstore.geometry import coverage
+from kvstore.geometry import between, coverage
 from kvstore.matching import CHUNK, TIE, Heads
 from kvstore.probes import Outcome, Part, Request
 from kvstore.probes._clips import Clip, Frame, read_clips
@@ -183,7 +183,7 @@ class Painter:
 
         x0, y0, x1, y1 = grid.box
         self.shape = grid.rows, grid.columns
-        down, across = _between(height, y0, y1, grid.rows), _between(width, x0, x1, grid.columns)
+        down, across = _weights_of(height, y0, y1, grid.rows), _weights_of(width, x0, x1, grid.columns)
         self.down, self.across = (torch.from_numpy(one).to(device, torch.float32) for one in (down, across.T))
 
     def __call__(self, labels: torch.Tensor) -> Array:
@@ -202,10 +202,9 @@ class Painter:
         return best.cpu().numpy()
 
 
-def _between(pixels: int, start: float, stop: float, count: int) -> Array:
-    """Weights [pixels, cells] of linear interpolation between cells' centres, held beyond the outer ones."""
-    at = (np.arange(pixels) + 0.5 - start) * count / (stop - start) - 0.5
-    away = np.abs(np.clip(at, 0, count - 1)[:, None] - np.arange(count))
+def _weights_of(pixels: int, start: float, stop: float, cells: int) -> Array:
+    """Weights [pixels, cells] of linear interpolation between cells' centres."""
+    away = np.abs(between(pixels, start, stop, cells)[:, None] - np.arange(cells))
     weights: Array = np.clip(1 - away, 0, None)
     return weights
 

@@ -18,7 +18,7 @@ import numpy as np
 import torch
 from torch.nn import functional
 
-from kvstore.probes import Request, correspondence
+from kvstore.probes import Request, _matches, correspondence
 from kvstore.store import Store
 from tests.bench import block_read
 from tests.bench.figure import Figure, in_turn, seconds
@@ -58,7 +58,7 @@ def measure() -> list[Figure]:
 def _against_loop(folder: Path) -> list[Figure]:
     store, pairs = _made(folder, IMAGES, PAIRS)
     ours, its, ratio = in_turn(lambda: _probe(store), lambda: _loop(folder, pairs), rounds=2)
-    if not (_matches(store) == _loop(folder, pairs)).mean() > 0.9999:  # ties may fall otherwise
+    if not (_predicted(store) == _loop(folder, pairs)).mean() > 0.9999:  # ties may fall otherwise
         raise AssertionError("the two sides predict different patches")
     whole = ours * SPLIT / PAIRS / 60
     note = f"{ours:.1f} against {its:.1f} s for {PAIRS} pairs x 112 image values"
@@ -125,15 +125,15 @@ def _probe(store: Store, *, scored: bool = True) -> None:
     if scored:
         correspondence.predict(store, Request("run", sites=("value",)))
         return
-    real = correspondence.score
-    correspondence.score = lambda *_: None  # type: ignore[assignment]
+    real = _matches.score
+    _matches.score = lambda *_: None  # type: ignore[assignment]
     try:
         correspondence.predict(store, Request("run", sites=("value",)))
     finally:
-        correspondence.score = real
+        _matches.score = real
 
 
-def _matches(store: Store) -> np.ndarray[Any, Any]:
+def _predicted(store: Store) -> np.ndarray[Any, Any]:
     """Patches predicted: [layers, heads, pairs * points]."""
     with store.connect() as con:
         rows = con.execute(

@@ -297,3 +297,113 @@ def test_more_objects_than_a_mask_can_number_are_refused(tmp_path: Path) -> None
         else:
             with pytest.raises(DatasetError, match="over 254 objects"):
                 write(dataset, tmp_path / "255")
+
+
+# ------------------------------------------------------------------------------------ nothing without a word
+
+
+def drawn(root: Path, clip: str, *masks: np.ndarray[Any, Any], palette: bool = False) -> None:
+    """A clip of 8 x 6 frames with these masks, the only one that is listed."""
+    for kind in ("JPEGImages", "Annotations"):
+        (root / kind / "480p" / clip).mkdir(parents=True, exist_ok=True)
+    for number, values_ in enumerate(masks):
+        Image.new("RGB", (8, 6), (number, 0, 0)).save(root / f"JPEGImages/480p/{clip}/{number:05d}.jpg")
+        mask = Image.fromarray(values_.astype(np.uint8))
+        if palette:
+            mask.putpalette(bytes(768))
+        mask.save(root / f"Annotations/480p/{clip}/{number:05d}.png")
+    listed(root, "val", clip)
+
+
+def areas(found: Annotations) -> tuple[dict[int, float], int]:
+    """Pixels of each object by its number, and void ones."""
+    void = int(masks.to_array(found.void).sum()) if found.void else 0
+    return {thing.object_id: thing.area for thing in found.objects}, void
+
+
+IDS = np.zeros((6, 8), np.uint8)
+IDS[0, :3], IDS[1, :5], IDS[5] = 1, 2, 255
+VOID = np.where(IDS == 255, 255, 0)
+
+
+def test_255_is_void_in_a_grey_mask_of_ids(tmp_path: Path) -> None:
+    for palette in (False, True):
+        drawn(tmp_path, "x", IDS, palette=palette)
+        assert areas(annotated(datasets.load("davis2017", tmp_path), 0)) == ({1: 3, 2: 5}, 8)
+
+
+def test_a_grey_mask_of_0_and_255_is_void_where_its_clip_begins_with_ids(tmp_path: Path) -> None:
+    drawn(tmp_path, "x", IDS, VOID)
+    found = annotated(datasets.load("davis2017", tmp_path), 1)
+    assert areas(found) == ({}, 8)
+    assert [(note.place, note.lost) for note in found.notes] == [("Annotations/480p/x/00001.png", False)]
+    drawn(tmp_path, "x", VOID, IDS)
+    dataset = datasets.load("davis2017", tmp_path)
+    assert areas(annotated(dataset, 0)) == ({1: 8}, 0)
+    assert areas(annotated(dataset, 1)) == ({1: 3, 2: 5}, 8)
+
+
+def test_a_clip_is_found_by_its_name_and_not_by_a_pattern(tmp_path: Path) -> None:
+    drawn(tmp_path, "a1", IDS)
+    drawn(tmp_path, "a[1]*", IDS, IDS)
+    (clip,) = datasets.load("davis2017", tmp_path).clips
+    assert clip.frames == ("JPEGImages/480p/a[1]*/00000.jpg", "JPEGImages/480p/a[1]*/00001.jpg")
+
+
+def test_a_list_with_a_byte_order_mark_and_a_clip_twice(tmp_path: Path) -> None:
+    drawn(tmp_path, "x", IDS)
+    (tmp_path / "ImageSets" / "2017" / "val.txt").write_bytes(b"\xef\xbb\xbfx\r\n\r\nx \r\n")
+    dataset = datasets.load("davis2017", tmp_path)
+    assert [clip.name for clip in dataset.clips] == ["x"]
+    assert [(n.kind, n.place, n.count, n.lost) for n in dataset.notes] == [
+        ("clips listed twice, taken once", "val.txt, x", 1, False)
+    ]
+
+
+def test_files_beside_frames_and_masks_without_a_frame_are_told(tmp_path: Path) -> None:
+    drawn(tmp_path, "x", IDS, IDS)
+    frames = tmp_path / "JPEGImages" / "480p" / "x"
+    (frames / "00001.jpg").unlink()
+    (frames / "00000.json").write_text("{}")
+    (frames / "00000.png").write_bytes(b"")
+    dataset = datasets.load("davis2017", tmp_path)
+    assert dataset.clips[0].frames == ("JPEGImages/480p/x/00000.jpg",)
+    assert {(note.place, note.lost) for note in dataset.notes} == {
+        ("Annotations/480p/x/00001.png", True),
+        ("JPEGImages/480p/x/00000.png", True),
+        ("JPEGImages/480p/x/00000.json", False),
+    }
+
+
+@pytest.mark.parametrize(
+    ("content", "said"),
+    [
+        ("\n", "lists no clip"),
+        ("/JPEGImages/480p/x/00000.jpg /Annotations/480p/x/00000.png", "is no clip's name"),
+        ("../x", "is no clip's name"),
+        ("y" * 100_000, "no JPEGImages"),
+        ("y\0", "no JPEGImages"),
+    ],
+)
+def test_a_list_of_something_else_is_told(tmp_path: Path, content: str, said: str) -> None:
+    drawn(tmp_path, "x", IDS)
+    (tmp_path / "ImageSets" / "2017" / "val.txt").write_text(content)
+    with pytest.raises(DatasetError, match=said):
+        datasets.load("davis2017", tmp_path)
+
+
+def test_a_clip_without_frames_and_the_first_frame_of_test_dev_without_a_mask_are_told(
+    tmp_path: Path,
+) -> None:
+    drawn(tmp_path, "x", IDS, IDS)
+    listed(tmp_path, "test-dev", "x")
+    for mask in (tmp_path / "Annotations" / "480p" / "x").iterdir():
+        mask.unlink()
+    dataset = datasets.load("davis2017", tmp_path, "test-dev")
+    assert annotated(dataset, 1) == Annotations()
+    with pytest.raises(ImageError, match="no file"):
+        annotated(dataset, 0)
+    for frame in (tmp_path / "JPEGImages" / "480p" / "x").iterdir():
+        frame.unlink()
+    with pytest.raises(DatasetError, match="no frame in"):
+        datasets.load("davis2017", tmp_path)

@@ -238,3 +238,52 @@ def test_the_size_is_the_smallest_that_holds_the_categories(tmp_path: Path) -> N
     assert {found.category for found in told(record).objects} == {"c47", "c48", "c49", "c50"}
     with pytest.raises(DatasetError, match="over 919 categories"):
         written(tmp_path / "j", many(920))
+
+
+# ------------------------------------------------------------------------------------ nothing without a word
+
+
+def test_a_byte_order_mark_is_no_part_of_a_class(tmp_path: Path) -> None:
+    make(tmp_path)
+    (tmp_path / "ImageNetS_categories_im50.txt").write_bytes("\ufeff".encode() + "\r\n".join(WNIDS).encode())
+    words = "\ufeffn01443537 goldfish, Carassius auratus\r\nn02012849\tcrane\r\nn03126707 crane\r\n"
+    (tmp_path / "LOC_synset_mapping.txt").write_text(words)
+    dataset = datasets.load("imagenet_s", tmp_path)
+    assert dataset.categories == {1: "goldfish", 2: "crane", 3: "crane (n03126707)"}
+    assert dataset.notes == ()
+
+
+@pytest.mark.parametrize(
+    ("listed", "said"),
+    [
+        ("n01443537\n\nn03126707\n", "line 2 is blank"),  # else the crane would be class 2
+        ("n01443537\nn03126707\nn01443537\n", "lists 'n01443537' twice"),
+        ("".join(f"n{number:08d}\n" for number in range(1000)), "lists 1000 classes"),
+    ],
+)
+def test_a_list_of_which_classes_cannot_be_told_is_refused(tmp_path: Path, listed: str, said: str) -> None:
+    (make(tmp_path) / "ImageNetS_categories_im50.txt").write_text(listed)
+    with pytest.raises(DatasetError, match=said):
+        datasets.load("imagenet_s", tmp_path)
+
+
+def test_what_is_not_taken_is_told(tmp_path: Path) -> None:
+    base = make(tmp_path) / "ImageNetS50"
+    place(tmp_path, 50, "n02012849/b", CODES)
+    (base / "validation/n02012849/b.JPEG").unlink()
+    for path in ("validation/n01443537/ILSVRC2012_val_00000001.png", "validation/c.JPEG"):
+        (base / path).write_bytes(b"")
+    (base / "validation/n01443537/a.xml").write_text("x")
+    words = "n01443537 goldfish\nn01443537 carp\nn03126707 crane\n"
+    (tmp_path / "synset_words.txt").write_text(words)
+    dataset = datasets.load("imagenet_s", tmp_path)
+    assert len(dataset.images) == 1
+    assert {(note.place, note.count, note.lost) for note in dataset.notes} == {
+        ("ImageNetS50/validation/c.JPEG", 1, True),
+        ("ImageNetS50/validation/n01443537/ILSVRC2012_val_00000001.png", 1, True),
+        ("ImageNetS50/validation-segmentation/n02012849/b.png", 1, True),
+        ("ImageNetS50/validation/n01443537/a.xml", 1, False),
+        ("synset_words.txt, n01443537", 1, False),
+        ("synset_words.txt, n02012849", 1, False),
+    }
+    assert dataset.categories == {1: "goldfish", 2: "n02012849", 3: "crane"}

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import json
+import os
 from pathlib import Path
 from typing import Any
 
@@ -201,3 +202,57 @@ def test_what_has_no_group_is_left_out_or_refused(tmp_path: Path) -> None:
             written(
                 [Object(0, name, (0, 0, 6, 4), 24, mask=mask)], tmp_path / name.replace("/", "-").strip(".")
             )
+
+
+# ------------------------------------------------------------------------------------ nothing without a word
+
+
+def test_what_is_not_taken_is_told(tmp_path: Path) -> None:
+    root = make(tmp_path, Image.new("L", (6, 4), 255))
+    for path in ("a.jpg", "inner/b.png", "GroundTruth/z.png", "GroundTruth/a.bmp", "a.json"):
+        (root / "dog" / path).parent.mkdir(exist_ok=True)
+        (root / "dog" / path).write_bytes(b"")
+    (root / "b.png").write_bytes(b"")
+    dataset = datasets.load("msrc", root)
+    assert [record.name for record in dataset.images] == ["dog/a.bmp"]
+    assert {(note.place, note.count, note.lost) for note in dataset.notes} == {
+        ("b.png", 1, True),
+        ("dog/a.jpg", 2, True),  # and one of the two masks that both are a's
+        ("dog/inner", 1, True),
+        ("dog/GroundTruth/z.png", 1, True),
+        ("dog/._a.bmp", 1, False),
+        ("dog/Thumbs.db", 1, False),
+        ("dog/a.json", 1, False),
+    }
+
+
+def test_groups_beside_msrc_v2_are_told(tmp_path: Path) -> None:
+    root = make(tmp_path, Image.new("L", (6, 4), 255))
+    for folder in ("Images", "GroundTruth"):
+        (root / folder).mkdir()
+    Image.new("RGB", (6, 4)).save(root / "Images" / "1_1_s.bmp")
+    Image.new("RGB", (6, 4), (128, 0, 0)).save(root / "GroundTruth" / "1_1_s_GT.bmp")
+    Image.new("RGB", (6, 4)).save(root / "GroundTruth" / "1_1_s.bmp")
+    dataset = datasets.load("msrc", root)
+    assert [[thing.category for thing in told(record).objects] for record in dataset.images] == [["building"]]
+    assert {(note.place, note.lost) for note in dataset.notes} == {
+        ("dog", True),
+        ("GroundTruth/1_1_s.bmp", True),
+    }
+
+
+@pytest.mark.parametrize(("value", "area", "lost"), [(1, 3, False), (2, 0, True), (127, 0, True)])
+def test_a_mask_that_is_nowhere_white_is_told(tmp_path: Path, value: int, area: int, lost: bool) -> None:
+    values = np.zeros((4, 6), np.uint8)
+    values[0, :3] = value
+    (record,) = datasets.load("msrc", make(tmp_path, Image.fromarray(values))).images
+    found = told(record)
+    assert sum(thing.area for thing in found.objects) == area
+    assert [(note.place, note.lost) for note in found.notes] == [("dog/GroundTruth/a.png", lost)]
+
+
+def test_a_groups_name_that_is_no_unicode_can_be_stored(tmp_path: Path) -> None:
+    root = make(tmp_path, Image.new("L", (6, 4), 255))
+    (root / "dog").rename(root / os.fsdecode(b"d\xf6g"))
+    (record,) = datasets.load("msrc", root).images
+    assert (record.name, told(record).objects[0].category) == (r"d\xf6g/a.bmp", r"d\xf6g")

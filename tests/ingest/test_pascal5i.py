@@ -236,3 +236,77 @@ def test_what_a_class_map_cannot_hold_is_refused(tmp_path: Path) -> None:
     things = [thing(f"c{number}", slice(0, 1)) for number in range(255)]
     with pytest.raises(DatasetError, match="over 254 categories"):
         written(things, None, tmp_path / "many")
+
+
+# ------------------------------------------------------------------------------------ nothing without a word
+
+
+def told_of(dataset: Dataset) -> set[tuple[str, int, bool]]:
+    return {(note.place, note.count, note.lost) for note in dataset.notes}
+
+
+def test_a_file_beside_an_image_neither_hides_it_nor_is_taken_for_it(tmp_path: Path) -> None:
+    make(tmp_path)
+    for ending in ("json", "txt", "xml", "tsv"):
+        (tmp_path / "JPEGImages" / f"a.{ending}").write_text("x")
+    (record,) = datasets.load("pascal5i", tmp_path).images
+    assert record.name == "JPEGImages/a.png"
+    (tmp_path / "JPEGImages" / "a.bmp").write_bytes(b"")
+    dataset = datasets.load("pascal5i", tmp_path)
+    assert [record.name for record in dataset.images] == ["JPEGImages/a.bmp"]
+    assert told_of(dataset) == {("JPEGImages/a.png", 1, True)}
+
+
+def test_a_list_with_a_byte_order_mark_and_an_entry_twice(tmp_path: Path) -> None:
+    make(tmp_path)
+    (tmp_path / "fold0.txt").write_bytes(b"\xef\xbb\xbfa__01\r\na__07\r\na__01\r\n\r\na__01\r\n")
+    dataset = datasets.load("pascal5i", tmp_path)
+    assert [[thing.category for thing in told(record).objects] for record in dataset.images] == [
+        ["aeroplane", "car"]
+    ]
+    assert told_of(dataset) == {("fold0.txt, a__01", 2, False)}
+
+
+def test_a_class_that_the_list_names_and_the_mask_lacks_is_lost(tmp_path: Path) -> None:
+    (record,) = datasets.load("pascal5i", make(tmp_path, "a__07\na__08\na__09\n")).images
+    found = told(record)
+    assert [thing.category for thing in found.objects] == ["car"]
+    assert [(note.place, note.count, note.lost) for note in found.notes] == [("a.png", 2, True)]
+
+
+@pytest.mark.parametrize(
+    ("classes", "said"),
+    [
+        ("cat\n\ndog\n", "line 2 is blank"),  # else the dog would be class 2
+        ("cat\ndog\ncat\n", "names 'cat' twice"),
+        ("", "has 0 classes"),
+        ("".join(f"c{n}\n" for n in range(255)), "has 255 classes"),
+    ],
+)
+def test_class_names_of_which_none_can_be_told_are_refused(tmp_path: Path, classes: str, said: str) -> None:
+    make(tmp_path)
+    (tmp_path / "classes.txt").write_text(classes)
+    with pytest.raises(DatasetError, match=said):
+        datasets.load("pascal5i", tmp_path)
+
+
+@pytest.mark.parametrize("line", ["", "a__" + "9" * 5000, "x" * 100_000, "a__1e400", "a__²"])
+def test_a_list_of_nonsense_is_told_shortly(tmp_path: Path, line: str) -> None:
+    with pytest.raises(DatasetError, match=r"fold0\.txt") as caught:
+        datasets.load("pascal5i", make(tmp_path, f"{line}\n"))
+    assert len(str(caught.value)) < 300 + len(str(tmp_path))
+
+
+def test_a_name_that_leaves_the_folder_is_not_read(tmp_path: Path) -> None:
+    dataset = datasets.load("pascal5i", make(tmp_path, "/etc/a__01\n../a__01\n"))
+    for record in dataset.images:
+        with pytest.raises(ImageError) as caught:
+            record.read()
+        assert caught.value.reason == "unsafe-path"
+
+
+def test_images_that_are_no_folder_are_told(tmp_path: Path) -> None:
+    shutil.rmtree(make(tmp_path) / "JPEGImages")
+    (tmp_path / "JPEGImages").write_text("x")
+    with pytest.raises(DatasetError, match=r"cannot list .*JPEGImages: Not a directory"):
+        datasets.load("pascal5i", tmp_path)

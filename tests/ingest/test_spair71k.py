@@ -217,6 +217,123 @@ def test_pairs_and_keypoints_reach_the_store(root: Path, tmp_path: Path) -> None
     assert_clean(store)
 
 
+# ------------------------------------------------------------------------------------ nothing without a word
+
+
+def changed(root: Path, place: str, **instead: Any) -> None:
+    (path,) = root.glob(place)
+    path.write_text(json.dumps(json.loads(path.read_text()) | instead))
+
+
+def told_of(dataset: Dataset) -> set[tuple[str, int, bool]]:
+    return {(note.place, note.count, note.lost) for note in dataset.notes}
+
+
+def test_a_list_with_a_byte_order_mark_and_a_pair_twice(root: Path) -> None:
+    lines = "\r\n".join((*PAIRS, "", PAIRS[1]))
+    (root / "Layout" / "large" / "test.txt").write_bytes(b"\xef\xbb\xbf" + lines.encode())
+    dataset = datasets.load("spair71k", root)
+    assert [pair.pair_id for pair in dataset.pairs] == [718, 1, 6]
+    assert told_of(dataset) == {(f"test.txt, {PAIRS[1]}", 1, False)}
+
+
+@pytest.mark.parametrize("colon", ["_", "\uf03a", ""])
+def test_files_without_colons_as_windows_unpacks_them(root: Path, colon: str) -> None:
+    whole = datasets.load("spair71k", root)
+    for path in (root / "PairAnnotation" / "test").iterdir():
+        path.rename(path.with_name(path.name.replace(":", colon)))
+    assert datasets.load("spair71k", root).pairs == whole.pairs
+
+
+def test_a_keypoint_without_a_place_in_one_image_or_met_twice_is_lost(root: Path) -> None:
+    file = f"PairAnnotation/test/{PAIRS[1]}.json"
+    changed(root, file, kps_ids=["0", "7", "7"], src_kps=[None, [1, 2], [3, 4]], trg_kps=[[0, 0]] * 3)
+    dataset = datasets.load("spair71k", root)
+    assert [(point.name, point.source) for point in dataset.pairs[1].keypoints] == [("7", (1, 2))]
+    assert told_of(dataset) == {(f"{PAIRS[1]}.json, 0", 1, True), (f"{PAIRS[1]}.json, 7", 1, True)}
+
+
+def test_a_pair_with_the_number_of_another_is_lost(root: Path) -> None:
+    changed(root, f"PairAnnotation/test/{PAIRS[2]}.json", pair_id=718)
+    dataset = datasets.load("spair71k", root)
+    assert [pair.pair_id for pair in dataset.pairs] == [718, 1]
+    assert told_of(dataset) == {(f"{PAIRS[2]}, pair_id 718", 1, True)}
+
+
+def tried(root: Path) -> tuple[Dataset | None, str]:
+    """The data set, or what is said of it."""
+    try:
+        return datasets.load("spair71k", root), ""
+    except DatasetError as error:
+        return None, str(error)
+
+
+STRANGE = [
+    None,
+    "x",
+    [],
+    {},
+    -1,
+    float("inf"),
+    float("nan"),
+    "\ud83d",
+    "x" * 100_000,
+    True,
+    2**80,
+    [None] * 4,
+]
+
+
+@pytest.mark.parametrize("field", ["pair_id", "category", "src_imname", "src_bndbox", "trg_kps", "kps_ids"])
+@pytest.mark.parametrize("value", STRANGE, ids=range(len(STRANGE)))
+def test_a_strange_value_of_a_pair_is_one_line_or_a_value_that_can_be_stored(
+    root: Path, field: str, value: Any
+) -> None:
+    changed(root, f"PairAnnotation/test/{PAIRS[1]}.json", **{field: value})
+    loaded, said = tried(root)
+    if loaded is None:
+        assert PAIRS[1] in said
+        assert len(said) < 300
+        assert "\n" not in said
+        return
+    pair = loaded.pairs[1]
+    texts = {"category": pair.category, "src_imname": pair.source.rpartition("/")[2]}
+    allowed = {"x": "x", "\ud83d": "\\ud83d", "x" * 100_000: "x" * 100_000}
+    assert (field == "pair_id" and pair.pair_id == value == -1) or texts[field] == allowed[value]
+
+
+@pytest.mark.parametrize("field", ["image_width", "bndbox", "kps"])
+@pytest.mark.parametrize("value", STRANGE, ids=range(len(STRANGE)))
+def test_a_strange_value_of_an_image_spoils_it_alone(root: Path, field: str, value: Any) -> None:
+    changed(root, "ImageAnnotation/aeroplane/2008_002719.json", **{field: value})
+    dataset = datasets.load("spair71k", root)
+    assert len(annotated(dataset, 3).objects) == 1
+    if (field, value) == ("kps", {}):
+        assert annotated(dataset, 2).objects[0].keypoints == ()
+    else:
+        with pytest.raises(ImageError):
+            annotated(dataset, 2)
+
+
+def test_objects_without_a_mask_are_told_where_there_are_masks(root: Path) -> None:
+    assert annotated(datasets.load("spair71k", root), 2).notes == ()
+    assert segmented(root, np.ones((333, 500), np.uint8)).mask
+    found = annotated(datasets.load("spair71k", root), 3)
+    assert [(note.kind, note.place, note.lost) for note in found.notes] == [
+        ("objects without a map in Segmentation", "JPEGImages/aeroplane/2008_004100.jpg", True)
+    ]
+
+
+def test_a_keypoint_out_of_its_image_is_not_counted_from_the_other_side(root: Path) -> None:
+    values = np.zeros((333, 500), np.uint8)
+    values[-1, -1] = 5
+    values[0, 0] = 7
+    changed(root, "ImageAnnotation/aeroplane/2008_002719.json", kps={"0": [-1, -1]}, bndbox=[0, 0, 500, 333])
+    mask = segmented(root, values).mask
+    assert mask
+    np.testing.assert_array_equal(masks.to_array(mask), values == 7)
+
+
 # ------------------------------------------------------------------------------ shapes as SPair-71k, and back
 
 

@@ -10,7 +10,15 @@ import pytest
 
 from kvstore.errors import UnknownNameError, UsageError
 from kvstore.pairs import read_points
-from kvstore.probes import Request, _predictions, correspondence, find, listing
+from kvstore.probes import (
+    Request,
+    _matches,
+    _predictions,
+    correspondence,
+    correspondence_bilinear,
+    find,
+    listing,
+)
 from kvstore.query import run_analysis
 from tests.intervals import check
 from tests.pairs import Pair, add_pairs
@@ -93,7 +101,7 @@ def test_blocks_and_publishes_of_any_size_give_the_same_rows(
     add_pairs(made, random_pairs(12, 5))
     correspondence.predict(made.store, Request("run", sites=("value",)))
     whole = [row for row in matches(made) if row[2] == "value"]
-    monkeypatch.setattr(correspondence, "BLOCK_BYTES", 1)
+    monkeypatch.setattr(_matches, "BLOCK_BYTES", 1)
     monkeypatch.setattr(_predictions, "PUBLISH_BYTES", 1)
     with made.store.publish() as con:
         con.execute("delete from match")
@@ -294,8 +302,8 @@ def test_position_only_takes_the_patch_at_the_same_relative_place(make_store: Ma
     with made.store.connect() as con:
         placed = read_points(con, "run")
     assert placed.same_place.tolist() == [11, 4]
-    centres = correspondence._Centres(placed)
-    x, y, number = centres.of(placed.same_place)
+    centres = correspondence.Patches(placed)
+    x, y, number = centres.places(placed.same_place)
     assert (x.tolist(), y.tolist(), number.tolist()) == ([30, 90], [37.5, 7.5], [18, 11])
 
 
@@ -343,6 +351,70 @@ def test_a_store_matched_before_there_were_floors_gets_them(make_store: Make) ->
     outcome = correspondence.predict(made.store, Request("run"))
     assert (outcome.made, outcome.rows) == (0, len(matches(made, floor=True)))
     assert scores(made) == whole
+
+
+def test_bilinear_stands_beside_patches_and_neither_is_taken_for_the_other(make_store: Make) -> None:
+    made = make_store(images=4, layers=(0,), sites=("value",))
+    pairs = random_pairs(8, 4, seed=2)
+    add_pairs(made, pairs)
+    points = sum(len(pair.points) for pair in pairs)
+    correspondence.predict(made.store, Request("run"))
+    before, figures = matches(made), scores(made)
+    outcome = find("correspondence-bilinear").predict(made.store, Request("run"))
+    assert (outcome.made, outcome.kept, outcome.rows) == (1, 0, points * 3)  # two heads, and position
+    with made.store.connect() as con:
+        rows = con.execute("select probe, count(*) from match group by all order by all").fetchall()
+        patches = con.execute(
+            "select x, y, patch from match where probe = 'correspondence-bilinear'"
+        ).fetchall()
+        kept = con.execute(
+            "select * exclude (run_id, probe) from match where probe = 'correspondence'"
+            " and site <> 'position' order by all"
+        ).fetchall()
+        told = con.execute(
+            "select probe, count(*), count(value) from score group by all order by all"
+        ).fetchall()
+    assert rows == [("correspondence", points * 3), ("correspondence-bilinear", points * 3)]
+    assert kept == before
+    assert told == [("correspondence", 24, 24), ("correspondence-bilinear", 24, 24)]  # 6 x 2 heads and floors
+    assert all(patch == int(y // 10) * 4 + int(x // 10) for x, y, patch in patches)
+    assert all(x == int(x) and y == int(y) for x, y, _ in patches)
+    assert any((x - 5) % 10 or (y - 5) % 10 for x, y, _ in patches)
+    again = find("correspondence-bilinear").predict(made.store, Request("run"))
+    assert (again.made, again.kept, again.rows) == (0, 1, 0)
+    assert len(figures) == 24
+
+
+def test_chance_of_bilinear_is_the_mean_over_all_pixels_of_the_target(make_store: Make) -> None:
+    made = make_store(images=5, sites=("value",), layers=(0,), heads=1)
+    pairs = random_pairs(20, 5, seed=8)
+    add_pairs(made, pairs)
+    find("correspondence-bilinear").predict(made.store, Request("run"))
+    found = scores(made)
+    xs, ys = np.meshgrid(np.arange(40), np.arange(30))
+    for alpha in (0.05, 0.10, 0.15):
+        hits, points = np.zeros(20), np.zeros(20)
+        for n, pair in enumerate(pairs):
+            for _, (x, y) in pair.points.values():
+                hits[n] += (np.hypot(xs - x, ys - y) <= alpha * max(pair.target_box[2:])).mean()
+                points[n] += 1
+        check(found[f"pck@{alpha:.2f}", "chance", 0, None], hits, points)
+
+
+def test_position_of_bilinear_is_the_pixel_at_the_same_relative_place(make_store: Make) -> None:
+    """Source 40 x 30 pixels, target 100 x 60 in 4 rows x 5 columns: (39.9, 1) is at (99.75, 2)."""
+    made = make_store(images=2, sites=("value",), layers=(0,), heads=1)
+    with made.store.publish() as con:
+        con.execute("update image set width = 100, height = 60 where image_id = 2")
+        con.execute(
+            "update token_grid set rows = 4, columns = 5, x1 = 100, y1 = 60, first_patch = 7"
+            " where image_id = 2"
+        )
+    add_pairs(made, [Pair(1, 2, {"a": ((10.5, 15.0), (0.0, 0.0)), "b": ((39.9, 1.0), (0.0, 0.0))})])
+    with made.store.connect() as con:
+        way = correspondence_bilinear.Pixels(read_points(con, "run"))
+    x, y, number = way.places(way.same_place)
+    assert (x.tolist(), y.tolist(), number.tolist()) == ([26, 99], [30, 2], [7 + 2 * 5 + 1, 7 + 4])
 
 
 def hits_by_pair(

@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 
+from kvstore import query
 from kvstore.errors import StoreError
 from kvstore.store import FORMAT, Store
 from tests.stores import Made
@@ -39,6 +40,7 @@ def aged(made: Made) -> None:
             "insert into token_grid values ('run', ?, 1, 3, 4, 0, 0, 9, 9, 12, ?, 4, 1, 1)",
             [(1, 12), (2, 13)],
         )
+        con.execute("drop table load_note")
         con.execute("update store set version = 1")
 
 
@@ -56,6 +58,12 @@ def old(make_store: Make, monkeypatch: pytest.MonkeyPatch) -> Made:
         before.setattr(warehouse, "_define", lambda con: None)  # that kvstore's macros know no column probe
         aged(made)
     return made
+
+
+def test_tables_that_came_since_are_there_and_empty(old: Made) -> None:
+    store = Store.open(old.store.root)
+    assert all_of(store, "select count(*) from load_note") == [(0,)]
+    assert query.run_analysis(store, "load_notes").num_rows == 1  # what the store holds: images
 
 
 def test_figures_that_left_void_out_are_called_so(old: Made) -> None:

@@ -223,18 +223,6 @@ def test_texts_with_half_a_character_are_written_out(images: Path, tmp_path: Pat
     assert [(note.count, note.lost) for note in outcome.load.notes] == [(7, False)]
 
 
-def test_a_store_of_an_older_kvstore_gets_the_table_that_it_lacks(images: Path, tmp_path: Path) -> None:
-    made = dataset(images, {}, notes=[Note("null captions", "a", 4)])
-    store, _ = ingest(tmp_path / "s", made)
-    with store.publish() as con:
-        con.execute("drop table load_note")
-    store = Store.open(tmp_path / "s")
-    assert notes(store) == []
-    assert_clean(store)
-    store, _ = ingest(tmp_path / "s", made)
-    assert notes(store) == [("left out", "null captions", 4, 0, "a")]
-
-
 # ------------------------------------------------------------------------------------------ as it is typed
 
 

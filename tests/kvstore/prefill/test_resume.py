@@ -283,6 +283,20 @@ def test_two_runs_at_once_both_finish_with_the_same_image_ids(
     assert_clean(store)
 
 
+def test_six_runs_at_once_of_one_name_all_finish(images: Path, start: Start, tmp_path: Path) -> None:
+    """`tests/fuzz/twelve_ingests.py` does it with the command itself, and with twelve."""
+    started = [
+        start(slow_ingest.run, 0.0, tmp_path, images, WANTED | {"prefix": f"{n}", "limit": 2})
+        for n in range(6)
+    ]
+    ended = [child.hears() for child in started]
+    name = f"{RUN}-prefix"
+    assert sorted(outcome.run_id for outcome in ended) == [name, *(f"{name}-{n}" for n in range(2, 7))]
+    store = Store.open(tmp_path)
+    assert [(run["state"], run["images"]) for run in store.runs()] == [("done", 2)] * 6
+    assert_clean(store)
+
+
 def test_the_same_run_twice_says_who_holds_it(
     images: Path, straight: Store, start: Start, tmp_path: Path, small_windows: None
 ) -> None:
