@@ -56,17 +56,20 @@ def export(
     limit: int | None = None,
     annotations: Path | None = None,
     images: Path | None = None,
+    follow_links: bool = False,
 ) -> Dataset:
     """Write the data set `name` in the layout `format_` into `folder`, new or empty; return what was written.
 
     The `notes` of what is returned are those of its images, too: what the recipe left out of them, or mended.
-    The folder appears whole or not at all. `root` to `images` are those of `datasets.load`, whose errors it
-    raises; further `UnknownNameError` for the format, `UsageError` for a folder that is not empty or cannot
-    be written, `DatasetError` for an image that cannot be read, `NoSpaceError` for a full disk.
+    The folder appears whole or not at all. `root` to `follow_links` are those of `datasets.load`, whose
+    errors it raises; further `UnknownNameError` for the format, `UsageError` for a folder that is not empty
+    or cannot be written, `DatasetError` for an image that cannot be read, `NoSpaceError` for a full disk.
     """
     recipe: ExportRecipe = recipes.load(FORMATS, format_)
     vacant(folder)
-    dataset = datasets.load(name, root, split, limit, annotations=annotations, images=images)
+    dataset = datasets.load(
+        name, root, split, limit, annotations=annotations, images=images, follow_links=follow_links
+    )
     if not dataset.images:
         raise DatasetError(f"{name} has no images to export{f' in split {split}' if split else ''}")
     notes: dict[str, tuple[Note, ...]] = {}  # of each image that was annotated, however often it was

@@ -49,9 +49,7 @@ def only_folders(folder: Path, root: Path, notes: Notes) -> list[str]:
     images, folders = contents(folder, root, notes)
     if images:
         where = place(folder / images[0], root)
-        notes.add(
-            "images beside the folders that images are looked for in, left out", where, count=len(images)
-        )
+        notes.add("images beside the folders of images", where, count=len(images))
     return folders
 
 
@@ -59,7 +57,7 @@ def passed_over(folder: Path, names: Iterable[str], root: Path, notes: Notes) ->
     """Note folders in `folder` that are left out; as lost where images lie in them."""
     for name in names:
         holds = holds_images(folder / name)
-        kind = "folders with images in a place where none are looked for, left out"
+        kind = "folders with images where none are looked for"
         notes.add(
             kind if holds else "folders without images, passed over", place(folder / name, root), lost=holds
         )

@@ -54,6 +54,7 @@ create table if not exists dataset (
     fingerprint varchar not null unique,
     root varchar,
     images integer not null,
+    follow_links boolean default false,
     added_at timestamp with time zone not null default now(),
 );
 comment on table dataset is 'one row per data set and split, as identified by its file names and annotation files';
@@ -63,6 +64,7 @@ comment on column dataset.split is 'split, or an empty text where it has none';
 comment on column dataset.fingerprint is 'sha256 over image names in order, annotation files'' bytes, and the recipe''s own identity';
 comment on column dataset.root is 'folder it was read from; null where images are drawn';
 comment on column dataset.images is 'images that the data set names, ingested or not';
+comment on column dataset.follow_links is 'whether links in its folder may lead out of it (--follow-links)';
 comment on column dataset.added_at is 'when it first came into this store';
 
 create table if not exists image (

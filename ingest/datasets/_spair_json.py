@@ -46,7 +46,7 @@ def _shared(told: dict[str, Any], file: str, notes: Notes) -> Iterator[PairKeypo
         if source is None or target is None:
             notes.add("keypoints of pairs with no place in one of the images", f"{file}, {name}")
         elif name in met:
-            notes.add("keypoints that a pair names twice, of which the first counts", f"{file}, {name}")
+            notes.add("keypoints that a pair names twice, the first taken", f"{file}, {name}")
         else:
             yield PairKeypoint(name, _point(source), _point(target))
         met.add(name)

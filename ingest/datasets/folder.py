@@ -62,5 +62,5 @@ def _names(root: Path, notes: Notes) -> list[str]:
 
 def _pass_over(link: Path, root: Path, notes: Notes) -> None:
     lost = holds_images(link)
-    kind = "linked folders with images, left out (--follow-links takes them)"
+    kind = "linked folders with images (see --follow-links)"
     notes.add(kind if lost else "linked folders without images, passed over", place(link, root), lost=lost)

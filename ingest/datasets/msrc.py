@@ -122,7 +122,7 @@ def _noted(brightest: int, file: str) -> Iterator[Note]:
     if brightest == 1:
         yield Note("masks of 0 and 1 alone, of which 1 is inside", file, lost=False)
     elif 1 < brightest < 128:
-        yield Note("masks in which nothing is half white, so that they have no object", file)
+        yield Note("masks without half white, so without an object", file)
 
 
 def _coloured(root: Path, file: str, place: int, width: int, height: int, orientation: int) -> Annotations:

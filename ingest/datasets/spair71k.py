@@ -125,7 +125,7 @@ def _mask(
     under = [int(values[_within(p.y, size[1]), _within(p.x, size[0])]) for p in points]
     own = [value for value in under if 0 < value < 255]
     if not own:
-        return None, "objects none of whose keypoints lies on a class of its map"
+        return None, "objects with no keypoint on a class of their map"
     inside = np.zeros(values.shape, bool)
     x0, y0 = (max(int(edge) - 1, 0) for edge in box[:2])  # boxes are VOC's, whose first pixel is 1
     inside[y0 : max(int(box[3]), 0), x0 : max(int(box[2]), 0)] = True

@@ -8,7 +8,7 @@ from typing import Annotated
 
 import typer
 
-from kvstore.cli.options import AnnotationsOption, ImagesOption, RecipesOption
+from kvstore.cli.options import AnnotationsOption, FollowLinksOption, ImagesOption, RecipesOption
 from kvstore.outside import local_path
 
 
@@ -32,6 +32,7 @@ def command(
     split: Annotated[str | None, typer.Option(help="Split; default the data set's first.")] = None,
     annotations: AnnotationsOption = None,
     images: ImagesOption = None,
+    follow_links: FollowLinksOption = False,
     limit: Annotated[int | None, typer.Option(help="Only the first so many images.")] = None,
     recipes: RecipesOption = None,
 ) -> int:
@@ -55,6 +56,7 @@ def command(
         limit=limit,
         annotations=annotations,
         images=images,
+        follow_links=follow_links,
     )
     name = " ".join(part for part in (dataset, written.split) if part)
     print(f"{name}: {len(written.images)} images written to {folder} as {format}", file=sys.stderr)

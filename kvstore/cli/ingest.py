@@ -9,7 +9,14 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from kvstore.cli.options import STORE, AnnotationsOption, ImagesOption, RecipesOption, StoreOption
+from kvstore.cli.options import (
+    STORE,
+    AnnotationsOption,
+    FollowLinksOption,
+    ImagesOption,
+    RecipesOption,
+    StoreOption,
+)
 from kvstore.outside import local_path
 
 if TYPE_CHECKING:
@@ -33,6 +40,7 @@ def command(
     split: Annotated[str | None, typer.Option(help="Split; default the data set's first.")] = None,
     annotations: AnnotationsOption = None,
     images: ImagesOption = None,
+    follow_links: FollowLinksOption = False,
     model: Annotated[
         str | None, typer.Option(help="Alias, hub id, folder, or a tiny model (`kvstore ls models`).")
     ] = None,
@@ -84,7 +92,7 @@ def command(
     chosen: View = "all" if view == "all" else "base"
     options = Options(
         dataset=dataset, model=model or _default_model(dataset), root=root, split=split,
-        annotations=annotations, images=images,
+        annotations=annotations, images=images, follow_links=follow_links,
         limit=limit, layers=layers, encoder_layers=encoder_layers, sites=site_list(sites), pool=pool,
         prefix=prefix, view=chosen, batch=batch, device=device, dtype=dtype, run=run, workers=workers,
     )  # fmt: skip

@@ -53,6 +53,14 @@ AnnotationsOption = Annotated[
         help="Of coco: the file that a tool exported, instead of --root, --split.",
     ),
 ]
+FollowLinksOption = Annotated[
+    bool,
+    typer.Option(
+        "--follow-links",
+        help="Read what links in the data set's folders lead to, anywhere on this machine: for folders of "
+        "links, and hub snapshots. Without it nothing out of them is read.",
+    ),
+]
 ImagesOption = Annotated[
     Path | None,
     typer.Option(

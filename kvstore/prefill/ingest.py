@@ -97,6 +97,7 @@ def plan(options: Options) -> Plan:
         options.limit,
         annotations=options.annotations,
         images=options.images,
+        follow_links=options.follow_links,
     )
     model = models.load_config(options.model)
     options = settled(options, model)

@@ -23,6 +23,7 @@ class Options:
 
     annotations     a file that an annotation tool wrote, instead of a root and a split
     images          folder of its images; None is the file's own folder
+    follow_links    links in the data set's folders may lead out of them
     layers          language model layers, as text: ``0-27``, ``0,5,9-12``; None is all
     encoder_layers  hidden states of the vision encoder, likewise, with site ``encoder``, 0 the embeddings;
                     None is the last, of an encoder alone all
@@ -38,6 +39,7 @@ class Options:
     split: str | None = None
     annotations: Path | None = None
     images: Path | None = None
+    follow_links: bool = False
     limit: int | None = None
     layers: str | None = None
     encoder_layers: str | None = None

@@ -96,11 +96,13 @@ def dataset_id(con: DuckDBPyConnection, plan: Plan) -> str:
     """The data set's name in this store; its row is made when it is new."""
     from kvstore.datasets import all_images
 
+    dataset = plan.dataset
     found = {"f": plan.dataset_fingerprint}
     row = con.execute("select dataset_id from dataset where fingerprint = $f", found).fetchone()
     if row:
+        if plan.options.follow_links:  # its images may be read again so from now on
+            con.execute("update dataset set follow_links = true where fingerprint = $f", found)
         return str(row[0])
-    dataset = plan.dataset
     name = _free_name(con, "dataset", "dataset_id", "/".join(filter(None, (dataset.name, dataset.split))))
     values = {
         "dataset_id": name,
@@ -109,6 +111,7 @@ def dataset_id(con: DuckDBPyConnection, plan: Plan) -> str:
         "fingerprint": plan.dataset_fingerprint,
         "root": _text(dataset.root.absolute()) if dataset.root else None,
         "images": len(all_images(dataset)),
+        "follow_links": plan.options.follow_links,
     }
     insert(con, "dataset", pa.Table.from_pylist([values]))
     return name

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 SIDE, QUALITY = 240, 72
 
 _WHERE = """
-select d.name, d.split, d.root, di.name
+select d.name, d.split, d.root, coalesce(d.follow_links, false), di.name
 from image i
 join dataset_image di using (image_id)
 join dataset d using (dataset_id)
@@ -29,12 +29,17 @@ order by d.dataset_id, di.name
 """
 
 
+Where = tuple[
+    str, str, str | None, bool
+]  # a data set's name, split and folder, and whether links are followed
+
+
 class Pictures:
     """Images of a store by their sha256; each data set is loaded once."""
 
     def __init__(self, con: duckdb.DuckDBPyConnection) -> None:
         self._con = con
-        self._records: dict[tuple[str, str, str | None], Mapping[str, ImageRecord]] = {}
+        self._records: dict[Where, Mapping[str, ImageRecord]] = {}
         self._found: dict[str, Thumbnail | str] = {}
 
     def thumbnail(self, sha256: str) -> Thumbnail | str:
@@ -46,17 +51,18 @@ class Pictures:
     def _read(self, sha256: str) -> Thumbnail | str:
         """From the first of its names whose file still holds it; else what the last of them met."""
         why = "the store knows no such image"
-        for name, split, root, file in self._con.execute(_WHERE, {"sha256": sha256}).fetchall():
+        for *where, file in self._con.execute(_WHERE, {"sha256": sha256}).fetchall():
             try:
-                return _small(self._bytes((name, split, root), file, sha256), sha256)
+                return _small(self._bytes(tuple(where), file, sha256), sha256)
             except (ImageError, KvstoreError) as error:
                 why = str(error)
         return why
 
-    def _bytes(self, where: tuple[str, str, str | None], file: str, sha256: str) -> bytes:
+    def _bytes(self, where: Where, file: str, sha256: str) -> bytes:
         if where not in self._records:
-            name, split, root = where
-            dataset = datasets.load(name, Path(root) if root else None, split or None)
+            name, split, root, links = where
+            folder = Path(root) if root else None
+            dataset = datasets.load(name, folder, split or None, follow_links=links)
             self._records[where] = {record.name: record for record in dataset.images}
         if file not in self._records[where]:
             raise ImageError("missing", f"the data set {where[0]} has no {file!r} any more")

@@ -3,6 +3,9 @@
 -- All matches so far are of the one way that there was.
 alter table match add column if not exists probe varchar default 'correspondence';
 
+-- No data set's links were followed.
+alter table dataset add column if not exists follow_links boolean default false;
+
 -- Tracking left void out; the official evaluation of DAVIS 2017, which bears the name now, counts it as background.
 update mask set probe = 'tracking-void-out' where probe = 'tracking';
 update score set probe = 'tracking-void-out' where probe = 'tracking';

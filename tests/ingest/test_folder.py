@@ -10,6 +10,9 @@ import pytest
 
 from kvstore import datasets
 from kvstore.errors import DatasetError, ImageError
+from kvstore.report.blocks import Thumbnail
+from kvstore.report.pictures import Pictures
+from tests.ingesting import assert_clean, ingest, pictures, query
 
 
 def names(root: Path) -> list[str]:
@@ -107,7 +110,7 @@ def linked(tmp_path: Path) -> Path:
 def test_linked_folders_are_lost_and_said_so_where_links_are_not_followed(linked: Path) -> None:
     assert names(linked) == ["a.png", "c.png", "in/e.png"]
     assert notes(linked) == {
-        ("linked folders with images", "again", 2, True),
+        ("linked folders with images (see --follow-links)", "again", 2, True),
         ("linked folders without images", "texts", 1, False),
         ("links to folders that are read already", "in_again", 2, False),
     }
@@ -153,5 +156,30 @@ def test_a_folder_of_links_alone_is_told_with_the_remedy(tmp_path: Path) -> None
     write(tmp_path / "elsewhere", "b.png")
     (tmp_path / "root").mkdir()
     (tmp_path / "root" / "more").symlink_to(tmp_path / "elsewhere")
-    with pytest.raises(DatasetError, match=r"no image in .*--follow-links takes them\): more"):
+    with pytest.raises(DatasetError, match=r"no image in .*see --follow-links\): more"):
         datasets.load("folder", tmp_path / "root")
+
+
+def test_what_is_left_out_and_followed_reaches_the_store(tmp_path: Path) -> None:
+    pictures(tmp_path / "elsewhere", [(64, 48)] * 2)
+    root = pictures(tmp_path / "root", [(64, 48)], first=7)
+    (root / "more").symlink_to(tmp_path / "elsewhere")
+    (root / "c.png").symlink_to(tmp_path / "elsewhere" / "00.png")
+    store, outcome = ingest(tmp_path / "store", root, sites=("value",))
+    assert (outcome.images, outcome.quarantined) == (1, 1)
+    assert [(note.place, note.lost) for note in outcome.load.notes] == [("more", True)]
+    assert query(store, "select follow_links from dataset") == [(False,)]
+    store, outcome = ingest(tmp_path / "store", root, sites=("value",), follow_links=True)
+    assert (outcome.images, outcome.quarantined, list(outcome.load.notes)) == (3, 0, [])
+    assert query(
+        store, "select name from dataset_image join dataset using (dataset_id) where follow_links"
+    ) == [
+        ("07.png",),
+        ("c.png",),
+        ("more/00.png",),
+        ("more/01.png",),
+    ]
+    with store.connect() as con:
+        found = con.execute("select sha256 from image").fetchall()
+        assert {type(Pictures(con).thumbnail(digest)) for (digest,) in found} == {Thumbnail}
+    assert_clean(store)

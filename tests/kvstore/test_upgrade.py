@@ -20,6 +20,7 @@ def aged(made: Made) -> None:
     with made.store.publish() as con:
         con.execute("insert into match values ('run', 'x', 1, 'eye', 'value', 0, 0, 3, 5, 6, 0.5)")
         con.execute("alter table match drop column probe")
+        con.execute("alter table dataset drop column follow_links")
         for probe in ("tracking", "referring"):
             con.execute(
                 "insert into mask (run_id, probe, image_id, label, number, site, layer, mask, predicted,"
