@@ -72,7 +72,7 @@ _verified = False  # DuckDB has checked the extension's signature in this proces
 
 def unreadable(run_id: str, kind: str, error: BaseException) -> str:
     """What is told, in a line, when a run's Lance table cannot be read."""
-    hint = f"was it dropped meanwhile? If not: `kvstore check --deep --run {run_id}`"
+    hint = "was it dropped meanwhile? If not, a file is broken: see `kvstore check`"
     return sentence(f"{kind} of run '{run_id}' cannot be read; {hint}", error)
 
 

@@ -7,8 +7,9 @@ import shutil
 import lance
 import pytest
 
+from kvstore import check, recipes
 from kvstore.check import Finding
-from tests import stores
+from tests import dying, stores
 
 
 def failing(store) -> dict[str, Finding]:
@@ -122,3 +123,30 @@ def test_means_that_are_not_the_patches_means(make_store):
     found = failing(made.store)
     assert found.keys() == {"pooled_is_mean"}
     assert "layer=1, head=0" in found["pooled_is_mean"].first
+
+
+# ------------------------------------------------------------------------------------ what is broken
+
+
+def test_a_table_that_cannot_be_read_is_told_and_the_other_checks_are_made(make_store):
+    store = make_store(sites=EVERY).store
+    (data,) = (store.lance / "run.patch_input.lance" / "data").iterdir()
+    data.write_bytes(data.read_bytes()[:100])
+    found = {finding.check: finding for finding in check.findings_apart(store.catalog, store.lance)}
+    assert found.keys() == recipes.listing("sql/checks", ".sql").keys()
+    broken = {name: finding.first for name, finding in found.items() if not finding.ok}
+    assert broken.keys() == {"patch_input_complete", "stray_vectors"}
+    for told in broken.values():
+        assert told.startswith("cannot run: IO Error: ")
+        assert "\n" not in told
+        assert len(told) <= 310
+    assert found == {finding.check: finding for finding in store.check()}
+
+
+def test_an_abort_ends_one_check_and_not_the_command(make_store, monkeypatch):
+    store = make_store(sites=EVERY).store
+    monkeypatch.setattr(check, "_work", dying.work)
+    found = {finding.check: finding for finding in check.findings_apart(store.catalog, store.lance)}
+    assert found.keys() == recipes.listing("sql/checks", ".sql").keys()
+    assert [name for name, finding in found.items() if not finding.ok] == [dying.AT]
+    assert "ended by SIGABRT" in found[dying.AT].first
