@@ -15,7 +15,7 @@ from functools import partial
 from pathlib import Path
 from typing import Protocol
 
-from kvstore import datasets, recipes
+from kvstore import datasets, interrupts, recipes
 from kvstore.contracts import Annotations, Dataset, ImageRecord, Note
 from kvstore.errors import DatasetError, ImageError, NoSpaceError, UsageError
 from kvstore.progress import track
@@ -154,10 +154,11 @@ def _aside(target: Path) -> Iterator[Path]:
         yield aside
         aside.rename(target)  # over an empty folder, too; another that was filled meanwhile stays
     except BaseException:
-        shutil.rmtree(aside, ignore_errors=True)
-        for parent in above:  # the innermost first
-            with suppress(OSError):
-                parent.rmdir()
+        with interrupts.shielded():
+            shutil.rmtree(aside, ignore_errors=True)
+            for parent in above:  # the innermost first
+                with suppress(OSError):
+                    parent.rmdir()
         raise
 
 

@@ -6,7 +6,6 @@ inter-process lock that only publishers take. A reader keeps the snapshot that i
 
 from __future__ import annotations
 
-import errno
 import itertools
 import os
 import re
@@ -21,9 +20,8 @@ from typing import TYPE_CHECKING, Any
 
 import duckdb
 
-from kvstore import __version__, interrupts, locks, pins, warehouse
+from kvstore import __version__, disk, interrupts, locks, pins, warehouse
 from kvstore.errors import (
-    NoSpaceError,
     StoreBusyError,
     StoreError,
     StoreVersionError,
@@ -39,6 +37,8 @@ if TYPE_CHECKING:
 #: The store's own format; a store that says a higher number was made by a newer kvstore.
 FORMAT = 2
 
+#: Bytes that a publish needs beside the copy of the catalog.
+_ROOM = 2 << 20
 _RUN_NAME = re.compile(r"[a-z0-9][a-z0-9._-]{0,99}")
 _count = itertools.count()
 
@@ -95,7 +95,7 @@ class Store:
         another publisher does not end within a minute.
         """
         with (
-            _store_errors(self.root),
+            disk.errors(self.root),
             locks.hold(self._locks / "catalog.lock", "the catalog", locks.PATIENCE),
             interrupts.shielded(),
         ):
@@ -103,6 +103,7 @@ class Store:
             copy = self.root / f"{self.catalog.name}.{os.getpid()}.{next(_count)}.tmp"
             try:
                 if self.catalog.exists():
+                    disk.require(self.root, self.catalog.stat().st_size + _ROOM)
                     shutil.copyfile(self.catalog, copy)
                 with warehouse.editing(copy, self.lance) as con:
                     yield con
@@ -122,7 +123,7 @@ class Store:
             raise UsageError(
                 f"'{run_id}' is no run name; take a-z, 0-9, dot, dash, underscore: {run_name(run_id)}"
             )
-        with _store_errors(self.root), locks.hold(self._locks / f"run.{run_id}.lock", f"run {run_id}"):
+        with disk.errors(self.root), locks.hold(self._locks / f"run.{run_id}.lock", f"run {run_id}"):
             yield
 
     def runs(self) -> list[dict[str, Any]]:
@@ -209,7 +210,7 @@ class Store:
             raise StoreError(
                 f"{self.root} is not a store and not empty (it has {strange[0]}); give a new or empty folder"
             )
-        with _store_errors(self.root):
+        with disk.errors(self.root):
             self.lance.mkdir(parents=True, exist_ok=True)
         with self.publish() as con:  # a second process may have made it while this one waited: then no change
             warehouse.create_tables(con)
@@ -327,29 +328,3 @@ def _sync(path: Path) -> None:
 def _remove_copy(copy: Path) -> None:
     for path in (copy, Path(f"{copy}.wal")):
         path.unlink(missing_ok=True)
-
-
-@contextmanager
-def _store_errors(root: Path) -> Iterator[None]:
-    """Say a full disk and a folder that cannot be written in a user's words."""
-    try:
-        yield
-    except OSError as error:
-        # Lance has no errno, only the system's words.
-        if error.errno in (errno.ENOSPC, errno.EDQUOT) or "No space left" in str(error):
-            raise _no_space(root) from error
-        if error.errno in (errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOTDIR):
-            raise StoreError(
-                f"{root} cannot be written ({error.strerror}); choose another --store"
-            ) from error
-        raise
-    except duckdb.Error as error:
-        if re.search(r"no space left|disk quota|could not write all bytes", str(error), re.IGNORECASE):
-            raise _no_space(root) from error
-        raise
-
-
-def _no_space(root: Path) -> NoSpaceError:
-    return NoSpaceError(
-        f"no space left on the disk of {root}; the store is unharmed: free some and try again"
-    )

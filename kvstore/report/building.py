@@ -13,8 +13,8 @@ from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
-from kvstore import __version__, recipes
-from kvstore.errors import KvstoreError, ReportError
+from kvstore import __version__, disk, interrupts, recipes
+from kvstore.errors import KvstoreError, NoSpaceError, ReportError
 from kvstore.report import charts, gallery, html, page
 from kvstore.report.blocks import Block, Chart, Gallery, Missing, Note, Table
 from kvstore.report.index import write_index
@@ -64,8 +64,13 @@ def _attempt(store: Store, published: Published, name: str) -> Outcome:
         if current_key(store, published, recipe) is not None:
             published.forgive(name)
             return Outcome(name, "unchanged", time.monotonic() - started, published.page(name))
-        _build(store, recipe)
+        with disk.errors(store.root):
+            _build(store, recipe)
+    except NoSpaceError:  # no fault of this report, and the next would meet it, too
+        raise
     except Exception as error:
+        if interrupts.received() is not None:  # DuckDB and others turn a signal into errors of theirs
+            raise
         told = explain(name, error)
         published.fail(name, {"error": told, "at": datetime.now(UTC).isoformat(timespec="seconds")})
         last = published.page(name) if published.build(name) else None

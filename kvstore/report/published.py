@@ -17,9 +17,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from kvstore.errors import StoreBusyError, StoreError
-
-_WAIT = 30.0  # seconds that a second builder waits for the first
+from kvstore import disk, interrupts, locks
 
 
 class Published:
@@ -27,27 +25,19 @@ class Published:
 
     def __init__(self, store: Path) -> None:
         self.root = store / "reports"
-        self._lock = self.root / ".lock"
+        self._lock = store / "locks" / "reports.lock"
 
     @contextmanager
     def builder(self) -> Iterator[None]:
-        """One builder at a time; `StoreBusyError` after half a minute, `StoreError` if it cannot write."""
-        from filelock import FileLock, Timeout
+        """One builder at a time; who comes later waits as long as builders come and go.
 
-        try:
+        Raises `StoreBusyError` when one builds for long, `StoreError` for a folder that cannot be written,
+        `NoSpaceError` for a full disk.
+        """
+        with disk.errors(self.root.parent):
             self.root.mkdir(parents=True, exist_ok=True)
-            lock = FileLock(self._lock, timeout=_WAIT)
-            lock.acquire()
-        except Timeout as error:
-            raise StoreBusyError(
-                f"another process builds reports in {self.root.parent}; try again"
-            ) from error
-        except OSError as error:
-            raise StoreError(f"cannot write reports into {self.root}: {error.strerror}") from error
-        try:
-            yield
-        finally:
-            lock.release()
+            with locks.hold(self._lock, f"the folder {self.root}", locks.PATIENCE):
+                yield
 
     def build(self, name: str) -> dict[str, Any] | None:
         """The last good build, or None; a build whose files are gone counts as none."""
@@ -70,19 +60,20 @@ class Published:
 
     def publish(self, name: str, record: dict[str, Any], files: dict[str, bytes], page: bytes) -> None:
         """Put a whole build in place; whoever reads meanwhile sees the last build or this one."""
-        folder = self.folder(name, record["key"])
-        aside = folder.with_name(f".{record['key']}.{os.getpid()}.tmp")
-        aside.mkdir(parents=True)
-        try:
-            for file, content in files.items():
-                (aside / file).write_bytes(content)
+        folder, told = self.folder(name, record["key"]), json.dumps(record, indent=1).encode()
+        folder.parent.mkdir(exist_ok=True)
+        # All is on disk before the first is put in place: a disk that fills up leaves the last build whole.
+        with (
+            interrupts.shielded(),
+            _folder(folder, files) as folder_aside,
+            _file(self.page(name), page) as page_aside,
+            _file(self.root / name / "build.json", told) as record_aside,
+        ):
             if folder.exists():  # left by a build that was killed before its record
                 shutil.rmtree(folder)
-            aside.rename(folder)
-        finally:
-            shutil.rmtree(aside, ignore_errors=True)
-        replace(self.page(name), page)
-        replace(self.root / name / "build.json", json.dumps(record, indent=1).encode())
+            folder_aside.rename(folder)
+            page_aside.replace(self.page(name))
+            record_aside.replace(self.root / name / "build.json")
         self.forgive(name)
         self._sweep(name, record["key"])
 
@@ -111,10 +102,33 @@ def _read(path: Path) -> dict[str, Any] | None:
 
 
 def replace(path: Path, content: bytes) -> None:
-    """Write aside, flush to disk, rename."""
+    """Write aside, flush to disk, rename; after an error nothing is left aside."""
+    with interrupts.shielded(), _file(path, content) as aside:
+        aside.replace(path)
+
+
+@contextmanager
+def _file(path: Path, content: bytes) -> Iterator[Path]:
+    """A file beside `path` with this content, on disk; it is gone at the end."""
     aside = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    with aside.open("wb") as file:
-        file.write(content)
-        file.flush()
-        os.fsync(file.fileno())
-    aside.replace(path)
+    try:
+        with aside.open("wb") as file:
+            file.write(content)
+            file.flush()
+            os.fsync(file.fileno())
+        yield aside
+    finally:
+        aside.unlink(missing_ok=True)
+
+
+@contextmanager
+def _folder(path: Path, files: dict[str, bytes]) -> Iterator[Path]:
+    """A folder beside `path` with these files; it is gone at the end."""
+    aside = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    aside.mkdir()
+    try:
+        for name, content in files.items():
+            (aside / name).write_bytes(content)
+        yield aside
+    finally:
+        shutil.rmtree(aside, ignore_errors=True)

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import base64
+import errno
 import io
 import json
+import os
 import re
 from html.parser import HTMLParser
 from pathlib import Path
@@ -16,7 +18,7 @@ import pytest
 from PIL import Image
 
 from kvstore import masks, recipes, report
-from kvstore.errors import UnknownNameError
+from kvstore.errors import NoSpaceError, UnknownNameError
 from kvstore.report import gallery
 from kvstore.report.published import Published
 from kvstore.report.reading import settled
@@ -85,7 +87,7 @@ def built(store: Any, *names: str) -> dict[str, str]:
 def stamps(store: Any) -> dict[str, int]:
     """When each file under reports/ was written, the index left out."""
     root = store.root / "reports"
-    files = (p for p in root.rglob("*") if p.is_file() and p.name not in ("index.html", ".lock"))
+    files = (p for p in root.rglob("*") if p.is_file() and p.name != "index.html")
     return {str(p.relative_to(root)): p.stat().st_mtime_ns for p in files}
 
 
@@ -195,6 +197,34 @@ def test_code_put_back_is_fresh_again_without_a_build(store: Any, recipe: Path) 
     (recipe / "reports/curve.py").write_text(good)
     assert built(store) == {"curve": "unchanged"}
     assert Published(store.root).failure("curve") is None
+
+
+@pytest.mark.parametrize("place", ["write_bytes", "fsync 1", "fsync 2"])
+def test_a_full_disk_keeps_the_last_build_leaves_nothing_and_ends_the_command(
+    store: Any, recipe: Path, monkeypatch: pytest.MonkeyPatch, place: str
+) -> None:
+    """The picture's folder, the page or the record of the build cannot be written."""
+    built(store)
+    before, files = stamps(store), {path for path in store.root.rglob("*") if path.is_file()}
+    path = recipe / "reports/curve.py"
+    path.write_text(path.read_text().replace("Higher is better", "Lower is worse"))
+    name, _, last = place.partition(" ")
+    owner, whole, calls = (os if last else Path), getattr(os if last else Path, name), []
+
+    def full(*arguments: Any) -> Any:
+        calls.append(name)
+        if len(calls) >= int(last or 1):
+            raise OSError(errno.ENOSPC, "No space left on device")
+        return whole(*arguments)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(owner, name, full)
+        with pytest.raises(NoSpaceError, match="no space left on the disk of"):
+            built(store)
+    assert calls
+    assert stamps(store) == before
+    assert {path for path in store.root.rglob("*") if path.is_file()} == files
+    assert built(store) == {"curve": "built"}
 
 
 @pytest.mark.parametrize("rows", [5000, 5001])

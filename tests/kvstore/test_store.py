@@ -9,6 +9,7 @@ import subprocess
 import sys
 import time
 from pathlib import Path
+from types import SimpleNamespace
 
 import duckdb
 import pytest
@@ -280,6 +281,17 @@ def test_a_full_disk_leaves_the_catalog_unharmed(make_store, monkeypatch, failin
     monkeypatch.setattr({"copyfile": "shutil.copyfile", "fsync": "os.fsync"}[failing], full)
     with pytest.raises(NoSpaceError, match="no space left"), store.publish() as con:
         con.execute(ADD, ["new", "r1"])
+    assert store.catalog.read_bytes() == before
+    assert sorted(p.name for p in store.root.iterdir()) == ["catalog.duckdb", "lance", "locks"]
+
+
+def test_a_publish_is_refused_where_its_copy_has_no_room(make_store, monkeypatch):
+    store = make_store().store
+    before = store.catalog.read_bytes()
+    room = SimpleNamespace(free=len(before) + (1 << 20))
+    monkeypatch.setattr("shutil.disk_usage", lambda path: room)
+    with pytest.raises(NoSpaceError, match="no space left"), store.publish():
+        pass
     assert store.catalog.read_bytes() == before
     assert sorted(p.name for p in store.root.iterdir()) == ["catalog.duckdb", "lance", "locks"]
 
