@@ -194,6 +194,9 @@ def upgrade(con: duckdb.DuckDBPyConnection, formats: Sequence[int]) -> None:
     for number in formats:
         con.execute((recipes.SHIPPED / "sql" / "upgrades" / f"{number}.sql").read_text(encoding="utf-8"))
         con.execute("update store set version = $version", {"version": number})
+        # DuckDB alters no table that the same transaction has filled; the copy is private until it is whole.
+        con.execute("commit")
+        con.execute("begin")
     create_tables(con)
 
 
@@ -214,7 +217,7 @@ def _define(con: duckdb.DuckDBPyConnection, lance: Path) -> None:
     for table in TABLES:
         con.execute(_view(table, [one for one in held if one.kind == table]))
     con.execute(_paths(held))
-    for name in ("views.sql", "macros.sql", "figures.sql", "answers.sql"):
+    for name in ("views.sql", "macros.sql", "intervals.sql", "figures.sql", "answers.sql"):
         con.execute((recipes.SHIPPED / "sql" / name).read_text(encoding="utf-8"))
     con.execute("commit")
 

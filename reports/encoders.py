@@ -17,19 +17,20 @@ from kvstore.report import BLUE, GREEN, GREY, ORANGE, RED, Block, Chart, Missing
 
 LABEL = "observational"
 PROTOCOL = (
-    "the layer and head with the highest figure on one half of the items (those with an even hash), and their"
-    " figure on the other half, which had no part in the choice, with a bootstrap 95 % interval over its"
-    " items; halves of pairs or of frames may show the same images. Differences: both sides on the items of"
-    " the other half that both have, in the same resamples. Macro figure_items says what each figure and its"
-    " items are."
+    "the layer and head with the highest figure on one half of the independent units (images, clips), and"
+    " their figure on the other half, which had no part in the choice, with a bootstrap 95 % interval over"
+    " its units. No image is scored on both halves: pairs of one image of each are left out, and counted."
+    " (Images from which a few-shot classifier learns, and groups that are clustered together, may be of"
+    " both.) Differences: both sides on the items of the other half that both have, in the same resamples."
+    " Macro figure_items says what each figure, its items and their units are."
 )
 READING = (
-    "Each bar is one representation at its best layer (and head), chosen on one half of the items and scored"
+    "Each bar is one representation at its best layer (and head), chosen on one half of the units and scored"
     " on the other, with a 95 % interval. Violet ticks are floors on the same half: position only (wide) and"
     " chance (narrow). What has been measured on other items (see n) is not to be compared."
 )
 GAPS = (
-    "The best image value minus each reference, both chosen on one half of the items and compared on the"
+    "The best image value minus each reference, both chosen on one half of the units and compared on the"
     " other, with a paired bootstrap 95 % interval. Left of the line the image values hold less. Main figure"
     " of each probe: {figures}."
 )
@@ -47,7 +48,15 @@ HEADINGS = {
     "low": "from",
     "high": "to",
     "chosen_on": "half that chose",
+    "left_out": "left out",
 }
+
+#: Items scored, units that they share, items left out.
+COUNTS = ("n", "units", "left_out")
+TOLD = (
+    "n: items scored; units: the images or clips that they share, which the bootstrap draws; left out: items"
+    " with units on both halves."
+)
 
 
 def build(query: Query) -> Iterator[Block]:
@@ -92,6 +101,8 @@ def _named(rows: pl.DataFrame, subjects: pl.DataFrame, figures: pl.DataFrame) ->
         .with_columns(
             title=pl.col("title").fill_null(pl.col("probe")),
             shown=pl.col("shown").fill_null(pl.col("metric")),
+            items=pl.col("items").fill_null("items"),
+            drawn=pl.col("drawn").fill_null("units"),
             main=pl.col("main").fill_null(value=False),
             series=pl.when(pl.col("encoder_alone") & (pl.col("site") == "encoder"))
             .then(pl.lit(ALONE))
@@ -113,16 +124,31 @@ def _named(rows: pl.DataFrame, subjects: pl.DataFrame, figures: pl.DataFrame) ->
 def _probe(name: str, rows: pl.DataFrame, several: str) -> Iterator[Block]:
     """The bars and the table of one probe over one data set."""
     title = f"{rows.item(0, 'title')}{several}"
-    caption = "Point at a bar for layer, head, value, interval and n."
+    caption = f"Point at a bar for layer, head, value, interval, n and units. {_counted(rows)}"
     yield Chart(name.replace("/", "."), title, _bars(rows), caption)
-    told = ("shown", "who", "series", "layer", "head", "chosen_on", "value", "low", "high", "n")
-    yield Table(f"{title}: figures", rows.select(told), "", {**HEADINGS, "series": "representation"})
+    told = ("shown", "who", "series", "layer", "head", "chosen_on", "value", "low", "high", *COUNTS)
+    yield Table(f"{title}: figures", rows.select(told), TOLD, {**HEADINGS, "series": "representation"})
+
+
+def _counted(rows: pl.DataFrame) -> str:
+    """How many items the probe's first figure is of, and how many were left out."""
+    first = rows.filter(pl.col("shown") == rows.item(0, "shown"))
+    n, units, left_out = (_range(first[name]) for name in COUNTS)
+    items, drawn = first.select(pl.col("items", "drawn")).row(0)
+    told = f"Scored: {n} {items}" + (f" of {units} {drawn}" if items != drawn else "")
+    return told + (f"; left out, with {drawn} on both halves: {left_out}." if left_out != "0" else ".")
+
+
+def _range(numbers: pl.Series) -> str:
+    """The one number, or the least and the most."""
+    found = sorted(set(numbers.to_list()))
+    return f"{found[0]:,}" if len(found) == 1 else f"{found[0]:,} to {found[-1]:,}"
 
 
 def _bars(rows: pl.DataFrame) -> alt.LayerChart:
     shown = rows["shown"].unique(maintain_order=True).to_list()
     figure = _choice(re.sub(r"\W", "_", f"figure_{rows.item(0, 'probe')}"), "Figure", shown)
-    drawn = rows.select("who", "shown", "series", "layer", "head", "value", "low", "high", "n")
+    drawn = rows.select("who", "shown", "series", "layer", "head", "value", "low", "high", *COUNTS)
     base = alt.Chart(drawn.with_columns(pl.col(pl.Float64).round(5))).transform_filter(
         f"datum.shown == {figure.name}"
     )
@@ -191,7 +217,7 @@ def _gaps(
 def _points(gaps: pl.DataFrame) -> alt.LayerChart:
     run = _choice("run", "Model and run", gaps["who"].unique(maintain_order=True).to_list())
     kept = ("who", "title", "series", "against", "layer", "head", "reference_layer", "value", "reference")
-    drawn = gaps.select(*kept, "difference", "low", "high", "n").with_columns(pl.col(pl.Float64).round(5))
+    drawn = gaps.select(*kept, "difference", "low", "high", *COUNTS).with_columns(pl.col(pl.Float64).round(5))
     base = alt.Chart(drawn).transform_filter(f"datum.who == {run.name}")
     y = alt.Y(
         "title:N",
@@ -200,7 +226,8 @@ def _points(gaps: pl.DataFrame) -> alt.LayerChart:
         axis=alt.Axis(labelLimit=260, labelOverlap=False, grid=True),
     )
     beside = alt.YOffset("against:N")
-    told = [*kept, *(alt.Tooltip(f"{name}:Q", format=".4f") for name in ("difference", "low", "high")), "n"]
+    ends = (alt.Tooltip(f"{name}:Q", format=".4f") for name in ("difference", "low", "high"))
+    told = [*kept, *ends, *COUNTS]
     words = base.transform_aggregate(n="count()", groupby=["who"]).mark_text(
         align="left", baseline="bottom", fontSize=12.5
     )
@@ -233,4 +260,4 @@ def _choice(name: str, words: str, options: list[str]) -> alt.Parameter:
 
 def _told(*names: str) -> list[str | alt.Tooltip]:
     figures = [alt.Tooltip(f"{name}:Q", format=".4f") for name in ("value", "low", "high")]
-    return [*names, *figures, alt.Tooltip("n:Q", format=",")]
+    return [*names, *figures, *(alt.Tooltip(f"{name}:Q", format=",") for name in COUNTS)]

@@ -19,7 +19,8 @@ from kvstore.report import BLUE, GREEN, GREY, MAX_ROWS, ORANGE, RED, Block, Char
 
 LABEL = "observational"
 PROTOCOL = (
-    "each score is over the items of its probe with a bootstrap 95 % interval over items; the best head of a"
+    "each score is over the items of its probe with a bootstrap 95 % interval over the units that they share"
+    " (images, of a pair both; of episodes the query images; of tracking clips). The best head of a"
     " layer, and the encoder's best layer, are chosen on the same items they are scored on, so they are upper"
     " envelopes (held out: report encoders). Correspondence: the centre of the target patch most similar by"
     " cosine to the patch of the source keypoint (the `patch` variant of Tang et al. 2023); PCK at α counts"
@@ -32,12 +33,12 @@ PROTOCOL = (
     " product of each patch with the text value of the words, cut by Otsu's threshold. Foreground: each patch"
     " goes to the nearer, by cosine, of the mean foreground and the mean background vector of the other half"
     " of the images. Foreground counts patches, the other probes that predict masks count pixels; macro"
-    " figure_items says what a figure and its items are. Keys are compared as the cache holds them, after the"
-    " rotary embedding, so a part of their similarity is that of positions."
+    " figure_items says what a figure, its items and their units are. Keys are compared as the cache holds"
+    " them, after the rotary embedding, so a part of their similarity is that of positions."
 )
 READING = (
     "Faint lines: single heads. Strong line with dots: the layer's best head; band: its bootstrap 95 %"
-    " interval.{notes} Point at a mark for head, value, interval and n."
+    " interval.{notes} Point at a mark for head, value, interval, n (items) and units."
 )
 VALUES, KEYS, INPUT, ENCODER = "image values", "image keys", "input representation", "vision encoder"
 WHOLE, OTHERS = "heads concatenated", "other models' values"
@@ -99,6 +100,7 @@ def _named(curves: pl.DataFrame, figures: pl.DataFrame, twins: pl.DataFrame) -> 
             title=pl.col("title").fill_null(pl.col("probe")),
             shown=pl.col("shown").fill_null(pl.col("metric")),
             items=pl.col("items").fill_null("items"),
+            drawn=pl.col("drawn").fill_null("units"),
             series=pl.col("site").replace_strict(SERIES),
             who=pl.when(pl.col("model") == pl.col("run_id"))
             .then("model")
@@ -207,26 +209,37 @@ def _floor(said: pl.DataFrame) -> str:
 
 def _drawn(rows: pl.DataFrame) -> pl.DataFrame:
     """The rows that the chart embeds, and for each run and figure a line of words that names it."""
-    kept = ("who", "shown", "series", "layer", "head", "value", "low", "high", "n", "heads", "figures")
-    marks = rows.select(*kept, "concatenated", "untrained")
+    kept = ("who", "shown", "series", "layer", "head", "value", "low", "high", "n", "units")
+    marks = rows.select(*kept, "heads", "figures", "concatenated", "untrained")
     words = (
         rows.filter(pl.col("series") != TWIN)
-        .group_by("who", "shown", "items", maintain_order=True)
-        .agg(least=pl.min("n"), most=pl.max("n"))
+        .group_by("who", "shown", "items", "drawn", maintain_order=True)
+        .agg(n=_range("n"), units=_range("units"))
         .with_columns(
-            n=pl.when(pl.col("least") == pl.col("most"))
-            .then(pl.format("{}", "most"))
-            .otherwise(pl.format("{} to {}", "least", "most"))
+            told=pl.when(pl.col("items") == pl.col("drawn"))
+            .then(pl.format("{} {}", "n", "items"))
+            .otherwise(pl.format("{} {} of {} {}", "n", "items", "units", "drawn"))
         )
         .select(
             "who",
             "shown",
             series=pl.lit("words"),
-            words=pl.format("{}  –  {}, n = {} {}", "shown", "who", "n", "items"),
+            words=pl.format("{}  –  {}, n = {}", "shown", "who", "told"),
         )
     )
     floats = [pl.col(pl.Float64).round(5), pl.col("figures").list.eval(pl.element().round(5))]
     return pl.concat([marks, words], how="diagonal").with_columns(floats)
+
+
+def _range(column: str) -> pl.Expr:
+    """The numbers of a group in words: the one that it has, or the least and the most."""
+    least, most = pl.min(column), pl.max(column)
+    return (
+        pl.when(least == most)
+        .then(pl.format("{}", most))
+        .otherwise(pl.format("{} to {}", least, most))
+        .fill_null("unknown")
+    )
 
 
 def _curves(rows: pl.DataFrame) -> alt.LayerChart:
@@ -305,4 +318,4 @@ def _choice(name: str, words: str, options: list[str]) -> alt.Parameter:
 
 def _told(*names: str) -> list[str | alt.Tooltip]:
     figures = [alt.Tooltip(f"{name}:Q", format=".4f") for name in ("value", "low", "high")]
-    return [*names, *figures, alt.Tooltip("n:Q", format=",")]
+    return [*names, *figures, *(alt.Tooltip(f"{name}:Q", format=",") for name in ("n", "units"))]

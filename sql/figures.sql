@@ -225,6 +225,7 @@ create or replace macro tracked(run, of_probe := null) as table (
             c.site,
             c.layer,
             c.head,
+            c.label as clip,
             c.object_id,
             case when predicted + truth = shared then 1 else shared / (predicted + truth - shared) end as j,
             case when contour > 0 then contour_hits / contour else 1 end as precision,
@@ -241,32 +242,40 @@ create or replace macro tracked(run, of_probe := null) as table (
         site,
         layer,
         head,
+        clip,
         object_id,
         avg(j) as j,
         avg(case when precision + recall > 0 then 2 * precision * recall / (precision + recall) else 0 end) as f,
     from frames
-    group by run_id, probe, site, layer, head, object_id
+    group by run_id, probe, site, layer, head, clip, object_id
 );
 comment on macro table tracked is 'tracked(run, probe): J and F of DAVIS 2017 per site, layer, head and object of a clip';
 
 -- One row per (run, probe, metric, site, layer, head, class, item): what every figure is made of. The figure is the mean
--- over classes of the sum of `part` over the sum of `whole`, and its bootstrap draws items. A run or a probe of null
--- means all. There is one class, '', where none is named here.
---     correspondence         items are pairs: pck@a weighs keypoints alike, pck_image@a weighs pairs alike
---                            (correspondence-bilinear likewise)
---     foreground             items are images: iou is all intersections over all unions, iou_image weighs images alike
---                            and leaves out an image whose union is empty
---     tracking               items are objects of clips: j, f and their mean jf (DAVIS 2017; tracking-void-out likewise)
---     fewshot-segmentation   items are episodes: miou over the categories; fb_iou over foreground and background
---     cosegmentation         items are images, classes are groups: jaccard, and precision, the share of pixels that are
---                            right (Rubinstein et al. 2013)
---     semantic-segmentation  items are images: miou over the categories and other
---     referring              items are expressions: miou weighs them alike, oiou is all intersections over all unions,
---                            box@0.50 is the share whose box overlaps the object's by an IoU of at least 0.5
+-- over classes of the sum of `part` over the sum of `whole`. `units` are what the item depends on, sorted: items that share
+-- one are not independent, and the bootstrap draws units (macro intervals). A run or a probe of null means all. There is one
+-- class, '', where none is named here.
+--     correspondence         items are pairs, units their two images: pck@a weighs keypoints alike, pck_image@a weighs
+--                            pairs alike (correspondence-bilinear likewise)
+--     foreground             items and units are images: iou is all intersections over all unions, iou_image weighs images
+--                            alike and leaves out an image whose union is empty
+--     tracking               items are objects of clips, units clips: j, f and their mean jf (DAVIS 2017;
+--                            tracking-void-out likewise)
+--     fewshot-segmentation   items are episodes, units their query images (support images teach, and are not scored): miou
+--                            over the categories; fb_iou over foreground and background
+--     cosegmentation         items and units are images, classes are groups: jaccard, and precision, the share of pixels
+--                            that are right (Rubinstein et al. 2013)
+--     semantic-segmentation  items and units are images: miou over the categories and other
+--     referring              items are expressions, units their images: miou weighs expressions alike, oiou is all
+--                            intersections over all unions, box@0.50 is the share whose box overlaps the object's by an IoU
+--                            of at least 0.5
 create or replace macro figure_items(run, of_probe) as table (
     with hits as (
-        from pair_hits(run, [0.05, 0.10, 0.15])
-        where of_probe is null or of_probe = probe
+        select h.*, list_sort(list_distinct([p.source_image_id, p.target_image_id]))::bigint[] as units
+        from pair_hits(run, [0.05, 0.10, 0.15]) h
+        join run r using (run_id)
+        join pair p on p.dataset_id = r.dataset_id and p.pair_id = h.pair_id
+        where of_probe is null or of_probe = h.probe
     ),
 
     covered as (
@@ -277,6 +286,7 @@ create or replace macro figure_items(run, of_probe) as table (
     counts as (
         select
             *,
+            [image_id::bigint] as units,
             predicted + truth - shared as either,
             (hash(image_id, object_id, number) >> 1)::bigint as expression,
         from pixel_counts(run, of_probe)
@@ -299,6 +309,7 @@ create or replace macro figure_items(run, of_probe) as table (
             c.layer,
             c.head,
             c.expression,
+            c.units,
             greatest(least(c.x1, o.x1) - greatest(c.x0, o.x0), 0)
             * greatest(least(c.y1, o.y1) - greatest(c.y0, o.y0), 0) as overlap,
             (c.x1 - c.x0) * (c.y1 - c.y0) + (o.x1 - o.x0) * (o.y1 - o.y0) - overlap as whole,
@@ -325,6 +336,7 @@ create or replace macro figure_items(run, of_probe) as table (
         head,
         '' as class,
         pair_id::bigint as item,
+        units,
         hits as part,
         points::double as whole,
     from hits
@@ -338,30 +350,31 @@ create or replace macro figure_items(run, of_probe) as table (
         head,
         '',
         pair_id,
+        units,
         hits / points,
         1.0,
     from hits
     union all
-    select run_id, probe, 'iou', site, layer, head, '', image_id, both_patches, either_patches
+    select run_id, probe, 'iou', site, layer, head, '', image_id, [image_id::bigint], both_patches, either_patches
     from covered
     union all
-    select run_id, probe, 'iou_image', site, layer, head, '', image_id, both_patches / either_patches, 1.0
+    select run_id, probe, 'iou_image', site, layer, head, '', image_id, [image_id::bigint], both_patches / either_patches, 1.0
     from covered
     where either_patches > 0
     union all
-    select run_id, probe, metric, site, layer, head, '', object_id, part, 1.0
+    select run_id, probe, metric, site, layer, head, '', object_id, [(hash(clip) >> 1)::bigint], part, 1.0
     from (select *, (j + f) / 2 as jf from objects)
     unpivot (part for metric in (j, f, jf))
     union all
-    select run_id, probe, 'miou', site, layer, head, label, number, shared, either
+    select run_id, probe, 'miou', site, layer, head, label, number, units, shared, either
     from counts
     where probe = 'fewshot-segmentation'
     union all
-    select run_id, probe, 'fb_iou', site, layer, head, 'foreground', number, shared, either
+    select run_id, probe, 'fb_iou', site, layer, head, 'foreground', number, units, shared, either
     from guesses
     where probe = 'fewshot-segmentation'
     union all
-    select run_id, probe, 'fb_iou', site, layer, head, 'background', number, valid - either, valid - shared
+    select run_id, probe, 'fb_iou', site, layer, head, 'background', number, units, valid - either, valid - shared
     from guesses
     where probe = 'fewshot-segmentation'
     union all
@@ -374,16 +387,17 @@ create or replace macro figure_items(run, of_probe) as table (
         head,
         label,
         image_id,
+        units,
         case when either > 0 then shared / either else 1 end,
         1.0,
     from counts
     where probe = 'cosegmentation'
     union all
-    select run_id, probe, 'precision', site, layer, head, label, image_id, (valid - either + shared) / valid, 1.0
+    select run_id, probe, 'precision', site, layer, head, label, image_id, units, (valid - either + shared) / valid, 1.0
     from guesses
     where probe = 'cosegmentation' and valid > 0
     union all
-    select run_id, probe, 'miou', site, layer, head, label, image_id, shared, either
+    select run_id, probe, 'miou', site, layer, head, label, image_id, units, shared, either
     from counts
     where probe = 'semantic-segmentation'
     union all
@@ -396,12 +410,13 @@ create or replace macro figure_items(run, of_probe) as table (
         head,
         '',
         expression,
+        units,
         case when either > 0 then shared / either else 1 end,
         1.0,
     from counts
     where probe = 'referring'
     union all
-    select run_id, probe, 'oiou', site, layer, head, '', expression, shared, either
+    select run_id, probe, 'oiou', site, layer, head, '', expression, units, shared, either
     from counts
     where probe = 'referring'
     union all
@@ -414,27 +429,9 @@ create or replace macro figure_items(run, of_probe) as table (
         head,
         '',
         expression,
+        units,
         case when overlap >= 0.5 * whole then 1.0 else 0.0 end,
         1.0,
     from boxes
 );
-comment on macro table figure_items is 'figure_items(run, probe): part and whole of every item and class of every figure; the mean over classes of sum(part) / sum(whole) is the figure';
-
--- Weights of one bootstrap resample of `items` items, each drawn from Poisson(1) (Chamandy et al. 2012: the
--- bootstrap's limit for many items; with n items its spread is about 1/(2n) wider). Made from a hash of the
--- resample's number and the item's, so that figures never change and all figures share their resamples.
-create or replace macro poisson_weights(number, items) as list_transform(
-    list_transform(range(items), lambda item: hash(number * 4294967296 + item) / 18446744073709551616.0),
-    lambda p: case
-        when p < 0.36787944117144233 then 0.0
-        when p < 0.73575888234288464 then 1.0
-        when p < 0.91969860292860580 then 2.0
-        when p < 0.98101184312384620 then 3.0
-        when p < 0.99634015317265630 then 4.0
-        when p < 0.99940581518241830 then 5.0
-        when p < 0.99991675885071200 then 6.0
-        when p < 0.99998975080332540 then 7.0
-        else 8.0
-    end::double
-);
-comment on macro poisson_weights is 'poisson_weights(number, items): weights of the items in one bootstrap resample';
+comment on macro table figure_items is 'figure_items(run, probe): units, part and whole of every item and class of every figure; the mean over classes of sum(part) / sum(whole) is the figure';

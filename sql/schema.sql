@@ -579,6 +579,7 @@ create table if not exists score (
     low double,
     high double,
     n integer not null,
+    units integer,
 );
 comment on table score is 'one row per run, probe, metric, site, layer and head: a figure made by sql/analyses';
 comment on column score.run_id is 'run';
@@ -588,6 +589,7 @@ comment on column score.site is 'value, key, input or encoder; position and chan
 comment on column score.layer is 'layer; 0 for input and the floors';
 comment on column score.head is 'KV head; null: all heads of the layer concatenated (and for input, encoder and the floors)';
 comment on column score.value is 'the figure';
-comment on column score.low is 'lower end of its bootstrap 95 % interval over items';
-comment on column score.high is 'upper end of its bootstrap 95 % interval over items';
-comment on column score.n is 'items: what the bootstrap draws from';
+comment on column score.low is 'lower end of its bootstrap 95 % interval over units; null with one unit';
+comment on column score.high is 'upper end of its bootstrap 95 % interval over units; null with one unit';
+comment on column score.n is 'items: what the figure counts, see macro figure_items';
+comment on column score.units is 'independent units that the items share, which the bootstrap draws: images (of pairs both), clips';

@@ -38,8 +38,8 @@ def command(
 ) -> None:
     """Make predictions from a run's vectors, and their figures.
 
-    Prints each site's best layer and head, chosen on one half of the items and scored on the other, and two
-    floors that look at no vector: position and chance. Doing it again replaces nothing.
+    Prints each site's best layer and head, chosen on one half of the units (images, clips) and scored on the
+    other, and two floors that look at no vector: position and chance. Doing it again replaces nothing.
 
     Example: kvstore probe correspondence --run shapes-tiny-onevision --site value --layers 0-27
     """

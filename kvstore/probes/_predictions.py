@@ -145,7 +145,8 @@ def is_scored(con: duckdb.DuckDBPyConnection, run_id: str, probe: str, done: Don
     """Whether every image value that is complete, and chance, has its figures."""
     scored = Done.of(
         con,
-        "select distinct site, layer, head from score where run_id = $run and probe = $probe",
+        "select distinct site, layer, head from score"
+        " where run_id = $run and probe = $probe and units is not null",
         {"run": run_id, "probe": probe},
     )
     return bool(scored["chance", 0]) and all(heads <= scored[part] for part, heads in done.items())

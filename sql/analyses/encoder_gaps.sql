@@ -1,16 +1,17 @@
 -- encoder_gaps: one row per (run, probe, metric, reference): best image value minus input or a vision encoder, held out
--- Both are the best layer and head of their site on the items with an even hash, and are compared on the other items that
--- both have: `value`, `reference` and their `difference`, with a bootstrap 95 % interval over those n items, the same
--- resamples for both (macro poisson_weights, 1000 of them). References are the run's own input and encoder (where it has
--- none, that of another run of its model), and vision encoders that have no language model, over the same data set. What a
--- figure, its classes and its items are stands at macro figure_items.
-with items as (
+-- Both are the best layer and head of their site on the items that macro half_of puts on the half that chooses, and are
+-- compared on the items of the other half that both have: `value`, `reference` and their `difference`, with a bootstrap
+-- 95 % interval over the `units` units of these n items, the same resamples for both (macro intervals). `left_out` counts
+-- items that both have and that are on neither half. References are the run's own input and encoder (where it has none,
+-- that of another run of its model), and vision encoders that have no language model, over the same data set. What a
+-- figure, its classes, its items and their units are stands at macro figure_items.
+with halved as (
     select
         i.*,
         r.dataset_id,
         r.model_id,
         m.layers = 0 as alone,
-        hash(item) % 2 = 0 as chooses,
+        half_of(units) as half,
     from figure_items(null, $probe) i
     join run r using (run_id)
     join model m using (model_id)
@@ -32,8 +33,8 @@ choosing as (
         head,
         class,
         sum(part) / nullif(sum(whole), 0) as chosen_on,
-    from items
-    where chooses
+    from halved
+    where half = 'chooses'
     group by all
 ),
 
@@ -60,8 +61,8 @@ compared as (
         e.site as reference_site,
         e.layer as reference_layer,
         unnest([
-            {'side': 'value', 'of_run': v.run_id, 'of_site': v.site, 'of_layer': v.layer, 'of_head': v.head},
-            {'side': 'reference', 'of_run': e.run_id, 'of_site': e.site, 'of_layer': e.layer, 'of_head': e.head}
+            {'sign': 1, 'of_run': v.run_id, 'of_site': v.site, 'of_layer': v.layer, 'of_head': v.head},
+            {'sign': -1, 'of_run': e.run_id, 'of_site': e.site, 'of_layer': e.layer, 'of_head': e.head}
         ], recursive := true),
     from best v
     join best e
@@ -87,97 +88,72 @@ compared as (
         )
 ),
 
-scored as (
+shared as (
     select
-        c.* exclude (of_run, of_site, of_layer, of_head),
+        {
+            'dataset': c.dataset_id,
+            'probe': c.probe,
+            'metric': c.metric,
+            'run_id': c.run_id,
+            'layer': c.layer,
+            'head': c.head,
+            'reference_run': c.reference_run,
+            'reference_site': c.reference_site,
+            'reference_layer': c.reference_layer
+        } as figure,
+        c.sign,
         i.class,
         i.item,
+        i.units,
         i.part,
         i.whole,
+        i.half,
     from compared c
-    join items i
+    join halved i
         on i.run_id = c.of_run
         and i.probe = c.probe
         and i.metric = c.metric
         and i.site = c.of_site
         and i.layer = c.of_layer
         and i.head is not distinct from c.of_head
-        and not i.chooses
-    qualify count(distinct c.side) over (
-        partition by c.run_id, c.probe, c.metric, c.reference_run, c.reference_site, i.item
-    ) = 2
+    qualify count(distinct c.sign) over (partition by figure, i.item) = 2
 ),
 
-placed as (
-    select
-        *,
-        dense_rank() over (partition by run_id, probe, metric, reference_run, reference_site order by item) as place,
-    from scored
+left_out as (
+    select figure, count(distinct item) filter (half is null)::integer as left_out
+    from shared
+    group by figure
 ),
 
-listed as (
-    select
-        * exclude (item, part, whole, place),
-        list(part order by place) as part,
-        list(whole order by place) as whole,
-        list(place order by place) as places,
-        max(place) as last,
-        sum(part) / nullif(sum(whole), 0) as figure,
-    from placed
-    group by all
+items as (
+    select * exclude (half)
+    from shared
+    where half = 'scores'
 ),
 
-weights as (
-    select resample, poisson_weights(resample, most) as weight
-    from range(1000) as resamples(resample), (select max(last) as most from listed)
+sides as (
+    select figure, sign, sum(part) / nullif(sum(whole), 0) as value
+    from items
+    group by figure, sign, class
 ),
 
-drawn as (
-    select
-        listed.* exclude (part, whole, places),
-        resample,
-        list_inner_product(part, list_select(weight, places))
-        / nullif(list_inner_product(whole, list_select(weight, places)), 0) as drawn,
-    from listed, weights
-),
-
-figures as (
-    select
-        * exclude (class, last, figure, drawn),
-        max(last) as n,
-        avg(figure) as figure,
-        avg(drawn) as drawn,
-    from drawn
-    group by all
-),
-
-resampled as (
-    select
-        * exclude (side, n, figure, drawn),
-        max(n) as n,
-        max(figure) filter (side = 'value') as value,
-        max(figure) filter (side = 'reference') as reference,
-        max(drawn) filter (side = 'value') - max(drawn) filter (side = 'reference') as resampled,
-    from figures
-    group by all
+averaged as (
+    select figure, avg(value) filter (sign = 1) as value, avg(value) filter (sign = -1) as reference
+    from sides
+    group by figure
 )
 
 select
-    dataset_id as dataset,
-    probe,
-    metric,
-    run_id,
-    layer,
-    head,
-    reference_run,
-    reference_site,
-    reference_layer,
-    value,
-    reference,
-    value - reference as difference,
-    quantile_cont(resampled, 0.025) as low,
-    quantile_cont(resampled, 0.975) as high,
-    n,
-from resampled
-group by all
-order by dataset, probe, metric, run_id, reference_run, reference_site
+    unnest(i.figure),
+    averaged.value,
+    averaged.reference,
+    i.value as difference,
+    i.low,
+    i.high,
+    i.n,
+    i.units,
+    l.left_out,
+from intervals('items') i
+join averaged using (figure)
+join left_out l using (figure)
+order by all

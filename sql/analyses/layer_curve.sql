@@ -15,7 +15,7 @@ with ranked as (
     where $run is null or run_id = $run
     window layer as (partition by run_id, probe, metric, site, layer)
 )
-select run_id, probe, metric, site, layer, head, value, low, high, n, heads, concatenated
+select run_id, probe, metric, site, layer, head, value, low, high, n, units, heads, concatenated
 from ranked
 where place = 1
 order by run_id, probe, metric, site, layer

@@ -43,6 +43,7 @@ select
     layers.low,
     layers.high,
     layers.n,
+    layers.units,
     layers.heads,
     layers.figures,
     case when layers.head is not null then layers.concatenated end as concatenated,

@@ -20,13 +20,14 @@ from kvstore.probes import (
     listing,
 )
 from kvstore.query import run_analysis
-from tests.intervals import check
+from tests.intervals import Found, check
 from tests.pairs import Pair, add_pairs
 from tests.stores import Made, write_tables
 from tests.stores import make_store as make
 
 Make = Callable[..., Made]
 # The stores' images are 4 columns x 3 rows of patches of 10 pixels.
+FOUND = ("value", "low", "high", "n", "units")
 CENTRES = [(5 + 10 * (patch % 4), 5 + 10 * (patch // 4)) for patch in range(12)]
 
 
@@ -40,10 +41,17 @@ def matches(made: Made, *, floor: bool = False) -> list[tuple[Any, ...]]:
         ).fetchall()
 
 
-def scores(made: Made) -> dict[tuple[Any, ...], tuple[float, float, float, int]]:
+def scores(made: Made) -> dict[tuple[Any, ...], Found]:
     with made.store.connect() as con:
-        rows = con.execute("select metric, site, layer, head, value, low, high, n from score").fetchall()
+        rows = con.execute(
+            "select metric, site, layer, head, value, low, high, n, units from score"
+        ).fetchall()
     return {row[:4]: row[4:] for row in rows}
+
+
+def images_of(pairs: list[Pair]) -> Any:
+    """The two images of each pair [pairs, 2]."""
+    return np.array([(pair.source, pair.target) for pair in pairs])
 
 
 def random_pairs(n: int, images: int, seed: int = 1) -> list[Pair]:
@@ -115,7 +123,7 @@ def test_an_image_with_itself_has_pck_1_everywhere(make_store: Make) -> None:
     correspondence.predict(made.store, Request("run"))
     found = {place: figures for place, figures in scores(made).items() if place[1] != "chance"}
     assert len(found) == 6 * (2 * 2 * 2 + 1)  # metrics x (sites x layers x heads, and position)
-    assert set(found.values()) == {(1.0, 1.0, 1.0, 1)}
+    assert set(found.values()) == {(1.0, None, None, 1, 1)}
 
 
 def test_planted_vectors_are_found_across_two_different_grids(make_store: Make) -> None:
@@ -242,8 +250,8 @@ def test_pairs_of_images_that_come_later_are_matched_later(make_store: Make) -> 
 
 
 def test_pck_and_its_interval_equal_numpys(make_store: Make) -> None:
-    made = make_store(images=8, layers=(0,), heads=2, sites=("value",))
-    pairs = random_pairs(60, 8, seed=3)
+    made = make_store(images=30, layers=(0,), heads=2, sites=("value",))
+    pairs = random_pairs(60, 30, seed=3)
     add_pairs(made, pairs)
     correspondence.predict(made.store, Request("run"))
     found = scores(made)
@@ -251,19 +259,22 @@ def test_pck_and_its_interval_equal_numpys(make_store: Make) -> None:
         rows = [row for row in matches(made) if row[4] == head]
         for alpha in (0.05, 0.10, 0.15):
             hits, points = hits_by_pair(pairs, rows, alpha)
-            check(found[f"pck@{alpha:.2f}", "value", 0, head], hits, points)
-            check(found[f"pck_image@{alpha:.2f}", "value", 0, head], hits / points, np.ones(60))
+            units = images_of(pairs)
+            check(found[f"pck@{alpha:.2f}", "value", 0, head], hits, points, units)
+            check(found[f"pck_image@{alpha:.2f}", "value", 0, head], hits / points, np.ones(60), units)
 
 
-def test_the_best_layer_is_chosen_on_one_half_of_the_pairs_and_scored_on_the_other(make_store: Make) -> None:
-    made = make_store(images=8, layers=(0, 1), heads=2, sites=("value",))
-    pairs = random_pairs(60, 8, seed=4)
+def test_the_best_layer_is_chosen_on_one_half_of_the_images_and_scored_on_the_other(make_store: Make) -> None:
+    """Pairs of two images of a half are on that half, those of one of each on none."""
+    made = make_store(images=40, layers=(0, 1), heads=2, sites=("value",))
+    pairs = random_pairs(160, 40, seed=4)
     add_pairs(made, pairs)
     correspondence.predict(made.store, Request("run"))
     with made.store.connect() as con:
-        even = np.array(
-            [con.execute("select hash(?::integer) % 2 = 0", [n]).fetchone()[0] for n in range(1, 61)]
-        )
+        odd = np.array([con.execute("select hash(?::bigint) % 2", [n]).fetchone()[0] for n in range(41)])
+    odd_images = odd[images_of(pairs)].sum(1)
+    choosing, scoring, mixed = (odd_images == n for n in (0, 2, 1))
+    units = images_of(pairs)[scoring]
     places = [(layer, head) for layer in (0, 1) for head in (0, 1)]
     rows = run_analysis(made.store, "best_layer", {"run": "run"}).to_pylist()
     rows = [row for row in rows if not row["metric"].startswith("pck_image")]
@@ -274,17 +285,20 @@ def test_the_best_layer_is_chosen_on_one_half_of_the_pairs_and_scored_on_the_oth
         of = {p: [r for r in matches(made) if (r[3], r[4]) == p] for p in places}
         alpha = float(row["metric"].removeprefix("pck@"))
         counted = {p: hits_by_pair(pairs, found, alpha) for p, found in of.items()}
-        chosen_on = {p: hits[even].sum() / points[even].sum() for p, (hits, points) in counted.items()}
+        chosen_on = {
+            p: hits[choosing].sum() / points[choosing].sum() for p, (hits, points) in counted.items()
+        }
         best = max(places, key=lambda p: (chosen_on[p], -p[0], -p[1]))
-        assert (row["layer"], row["head"], row["n"]) == (*best, (~even).sum())
+        assert (row["layer"], row["head"], row["n"]) == (*best, scoring.sum())
+        assert row["left_out"] == mixed.sum() > 60
         assert row["chosen_on"] == pytest.approx(chosen_on[best])
-        hits, points = (figure[~even] for figure in counted[best])
-        check((row["value"], row["low"], row["high"], row["n"]), hits, points)
+        hits, points = (figure[scoring] for figure in counted[best])
+        check(tuple(row[name] for name in FOUND), hits, points, units)
     for row in (row for row in rows if row["site"] == "position"):  # beside them, on the same other half
         assert (row["layer"], row["head"], row["chosen_on"]) == (None, None, None)
         alpha = float(row["metric"].removeprefix("pck@"))
-        hits, points = (f[~even] for f in hits_by_pair(pairs, matches(made, floor=True), alpha))
-        check((row["value"], row["low"], row["high"], row["n"]), hits, points)
+        hits, points = (f[scoring] for f in hits_by_pair(pairs, matches(made, floor=True), alpha))
+        check(tuple(row[name] for name in FOUND), hits, points, units)
 
 
 def test_position_only_takes_the_patch_at_the_same_relative_place(make_store: Make) -> None:
@@ -324,20 +338,21 @@ def test_position_only_is_matched_and_scored_beside_what_was_asked_for(make_stor
 
 
 def test_chance_is_the_mean_over_all_patches_of_the_target(make_store: Make) -> None:
-    made = make_store(images=5, sites=("value",), layers=(0,), heads=1)
-    pairs = random_pairs(20, 5, seed=8)
+    made = make_store(images=30, sites=("value",), layers=(0,), heads=1)
+    pairs = random_pairs(60, 30, seed=8)
     add_pairs(made, pairs)
     correspondence.predict(made.store, Request("run"))
     found = scores(made)
     for alpha in (0.05, 0.10, 0.15):
-        hits, points = np.zeros(20), np.zeros(20)
+        hits, points = np.zeros(60), np.zeros(60)
         for n, pair in enumerate(pairs):
             reach = alpha * max(pair.target_box[2:])
             for _, (x, y) in pair.points.values():
                 hits[n] += np.mean([np.hypot(cx - x, cy - y) <= reach for cx, cy in CENTRES])
                 points[n] += 1
-        check(found[f"pck@{alpha:.2f}", "chance", 0, None], hits, points)
-        check(found[f"pck_image@{alpha:.2f}", "chance", 0, None], hits / points, np.ones(20))
+        units = images_of(pairs)
+        check(found[f"pck@{alpha:.2f}", "chance", 0, None], hits, points, units)
+        check(found[f"pck_image@{alpha:.2f}", "chance", 0, None], hits / points, np.ones(60), units)
 
 
 def test_a_store_matched_before_there_were_floors_gets_them(make_store: Make) -> None:
@@ -350,7 +365,7 @@ def test_a_store_matched_before_there_were_floors_gets_them(make_store: Make) ->
             con.execute(f"delete from {table} where site in ('position', 'chance')")
     outcome = correspondence.predict(made.store, Request("run"))
     assert (outcome.made, outcome.rows) == (0, len(matches(made, floor=True)))
-    assert scores(made) == whole
+    assert {place: pytest.approx(figures) for place, figures in whole.items()} == scores(made)
 
 
 def test_bilinear_stands_beside_patches_and_neither_is_taken_for_the_other(make_store: Make) -> None:
@@ -420,7 +435,7 @@ def test_position_of_bilinear_is_the_pixel_at_the_same_relative_place(make_store
 def hits_by_pair(
     pairs: list[Pair], rows: list[tuple[Any, ...]], alpha: float
 ) -> tuple[np.ndarray, np.ndarray]:
-    hits, points = np.zeros(60), np.zeros(60)
+    hits, points = np.zeros((2, len(pairs)))
     for number, name, _, _, _, _, x, y, _ in rows:
         pair = pairs[number - 1]
         truth = pair.points[name][1]

@@ -10,7 +10,7 @@ from kvstore.errors import UsageError
 from kvstore.masks import from_array
 from kvstore.probes import Request, _predictions, _vectors, _work, foreground
 from kvstore.query import run_analysis
-from tests.intervals import check
+from tests.intervals import Found, check
 from tests.pairs import write_spans
 from tests.stores import Made
 
@@ -85,9 +85,11 @@ def segments(made: Made) -> dict[tuple[str, int, int | None], tuple[Array, Array
     return {(site, layer, head): (bits(a), bits(b)) for site, layer, head, a, b in rows}
 
 
-def scores(made: Made) -> dict[tuple[Any, ...], tuple[float, float, float, int]]:
+def scores(made: Made) -> dict[tuple[Any, ...], Found]:
     with made.store.connect() as con:
-        rows = con.execute("select metric, site, layer, head, value, low, high, n from score").fetchall()
+        rows = con.execute(
+            "select metric, site, layer, head, value, low, high, n, units from score"
+        ).fetchall()
     return {row[:4]: row[4:] for row in rows}
 
 

@@ -44,9 +44,10 @@ def test_the_best_layer_and_head_are_printed_and_stored(
     assert [(row["metric"], row["site"]) for row in rows] == [
         (metric, site) for metric in metrics for site in ("value", "chance", "position")
     ]
-    assert {(row["layer"], row["head"], row["value"]) for row in rows if row["site"] == "value"} == {
-        ("1", "1", "1.0")
-    }
+    # Both images are on the half that chooses.
+    assert {
+        (row["layer"], row["head"], row["chosen_on"], row["n"]) for row in rows if row["site"] == "value"
+    } == {("1", "1", "1.0", "0")}
     assert {(row["layer"], row["head"]) for row in rows if row["site"] != "value"} == {("", "")}
     assert "12 items, 2 layers made" in printed.err
     curve = run_analysis(made.store, "layer_curve").to_pylist()
@@ -74,7 +75,7 @@ def test_curve_of_a_layer_shows_its_best_head_and_the_heads_together(make_store:
     made = make_store()
     with made.store.publish() as con:
         con.executemany(
-            "insert into score values ('run', 'p', 'm', ?, ?, ?, ?, 0, 1, 9)",
+            "insert into score values ('run', 'p', 'm', ?, ?, ?, ?, 0, 1, 9, 5)",
             [
                 ("value", 0, 0, 0.3),
                 ("value", 0, 1, 0.5),

@@ -27,7 +27,10 @@ def aged(made: Made) -> None:
                 " truth, shared, valid) values ('run', ?, 1, 'one', 1, 'value', 0, '{}', 1, 1, 1, 1)",
                 [probe],
             )
-            con.execute("insert into score values ('run', ?, 'j', 'value', 0, 0, 0.66, 0.6, 0.7, 9)", [probe])
+            con.execute(
+                "insert into score values ('run', ?, 'j', 'value', 0, 0, 0.66, 0.6, 0.7, 9, null)", [probe]
+            )
+        con.execute("alter table score drop column units")
         con.execute("drop table key_stat")
         con.execute(
             "create table key_stat (run_id varchar, rows integer, columns integer, grid tinyint,"
@@ -90,6 +93,12 @@ def test_key_statistics_stay_where_all_their_images_have_the_same_positions(old:
     store = Store.open(old.store.root)
     found = all_of(store, "select grid, first_position, row_stride, patch, n, variance from key_stat")
     assert found == [(0, 0, 4, 7, 3, 3.0)]
+
+
+def test_intervals_over_items_go_and_figures_stay(old: Made) -> None:
+    store = Store.open(old.store.root)
+    found = all_of(store, "select value, low, high, n, units from score")
+    assert found == [(0.66, None, None, 9, None)] * 2
 
 
 def test_it_is_done_once(old: Made) -> None:

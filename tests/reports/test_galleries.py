@@ -21,7 +21,7 @@ from tests.pairs import Pair, add_pairs
 from tests.stores import make_store
 
 WIDTH, HEIGHT = 40, 30  # of 3 x 4 patches of 10 pixels
-SCORE = "insert into score values ('run', ?, ?, ?, ?, ?, ?, 0, 1, 9)"
+SCORE = "insert into score values ('run', ?, ?, ?, ?, ?, ?, 0, 1, 9, 9)"
 
 
 def with_images(folder: Path, images: int) -> Any:

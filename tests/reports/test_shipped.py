@@ -70,8 +70,9 @@ def fill_scores(store: Any, rows: list[tuple[Any, ...]]) -> None:
                 value - 0.1,
                 value + 0.1,
                 40,
+                25,
             ]
-            con.execute("insert into score values (?, ?, ?, ?, ?, ?, ?, ?, ?, ?)", values)
+            con.execute("insert into score values (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)", values)
 
 
 SHIPPED = ("accuracy", "encoders", "keys", "layer_curves", "masks", "matches", "overview")
@@ -198,7 +199,9 @@ def test_layer_curves_draw_a_panel_of_each_probe_in_the_studys_order(store: Any)
     assert "untrained" not in note.text
     assert [chart.title for chart in charts] == ["Semantic correspondence", "Foreground", "mine"]
     words = charts[0].chart.data.filter(pl.col("series") == "words")["words"].to_list()
-    assert words == [f"{metric}  –  model · run, n = 40 pairs" for metric in ("PCK@0.10", "PCK@0.05")]
+    assert words == [
+        f"{metric}  –  model · run, n = 40 pairs of 25 images" for metric in ("PCK@0.10", "PCK@0.05")
+    ]
 
 
 def choices(chart: Any) -> dict[str, list[str]]:
@@ -297,7 +300,8 @@ def test_the_real_sizes_of_seven_billion_parameters_fit_into_one_chart(tmp_path:
     store = make_store(tmp_path / "store", runs=("a", "b", "c")).store
     with store.publish() as con:
         con.execute(
-            "insert into score select run, 'correspondence', metric, site, layer, head, layer / 28, 0, 1, 9"
+            "insert into score select run, 'correspondence', metric, site, layer, head, layer / 28, 0, 1,"
+            " 9, 9"
             " from (values ('a'), ('b'), ('c')) runs(run), (values ('key'), ('value')) sites(site),"
             " (values ('pck@0.05'), ('pck@0.10'), ('pck@0.15'), ('pck_image@0.10')) metrics(metric),"
             " range(28) layers(layer), range(4) heads(head)"
