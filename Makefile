@@ -34,7 +34,7 @@ fix: $(STAMP)  ## format and mend what lint can mend
 	$(BIN)/ruff format .
 	$(BIN)/ruff check --fix .
 
-bench: $(STAMP)  ## measure speed and memory as ratios; writes tests/bench/results/
+bench: $(STAMP)  ## measure speed and memory as ratios, coverage of intervals; writes tests/bench/results/
 	$(BIN)/python -m tests.bench
 
 tiny-models: $(STAMP)  ## train the built-in models anew: hours on two cores; goes on where it was stopped

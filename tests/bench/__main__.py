@@ -25,6 +25,7 @@ NAMES = (
     "memory",
     "matching",
     "probe_memory",
+    "coverage",
 )
 RESULTS = Path(__file__).parent / "results"
 
