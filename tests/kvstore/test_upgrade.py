@@ -59,7 +59,7 @@ def old(make_store: Make, monkeypatch: pytest.MonkeyPatch) -> Made:
     from kvstore import warehouse
 
     with monkeypatch.context() as before:
-        before.setattr(warehouse, "_define", lambda con: None)  # that kvstore's macros know no column probe
+        before.setattr(warehouse, "_define", lambda *_: None)  # that kvstore's macros know no column probe
         aged(made)
     return made
 
