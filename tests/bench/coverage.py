@@ -1,7 +1,7 @@
 """How often 95 % intervals hold the truth: 1000 made-up data sets of 30 and of 100 units, of each kind.
 
-Through the macros of sql/intervals.sql; what is made up stands in tests/coverage.py. Seeds are fixed. With 1000
-data sets a share of 0.95 has a standard error of 0.007.
+Through the macros of sql/intervals.sql; what is made up stands in tests/coverage.py. Seeds are fixed.
+With 1000 data sets a share of 0.95 has a standard error of 0.007.
 """
 
 from __future__ import annotations

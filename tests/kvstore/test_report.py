@@ -75,7 +75,7 @@ def score(store: Any, value: float, layer: int = 0) -> None:
     with store.publish() as con:
         con.execute(
             "insert into score values ('run', 'correspondence', 'pck@0.10', 'value', $layer, 0, $value,"
-            " $value - 0.1, $value + 0.1, 40)",
+            " $value - 0.1, $value + 0.1, 40, 25)",
             {"layer": layer, "value": value},
         )
 
