@@ -17,12 +17,19 @@ LABEL = "observational"
 PROTOCOL = (
     "an answer is right when it equals the truth, letter case and a closing full stop aside; greedy: the text"
     " that the model generates; likelihood: the option with the greatest log-probability, its end included."
-    " Intervals: Wilson 95 %, questions taken as independent."
+    " Intervals: Wilson 95 %, for as many independent answers as the share is worth: questions about one"
+    " image are not independent (n counts questions, units images; Korn and Graubard 1998)."
 )
 ALL = "all kinds"
 #: The condition of a model as it is.
 PLAIN = "none"
-COLUMNS = {"n": "questions", "low": "from", "high": "to", "majority_share": "right by majority"}
+COLUMNS = {
+    "n": "questions",
+    "units": "images",
+    "low": "from",
+    "high": "to",
+    "majority_share": "right by majority",
+}
 
 
 def build(query: Query) -> Iterator[Block]:
@@ -66,7 +73,7 @@ def _bars(run: str, condition: str, rows: pl.DataFrame) -> Chart:
     beside = alt.YOffset("method:N")
     chart = alt.layer(
         base.mark_bar(opacity=0.75).encode(
-            x=x, color=colour, yOffset=beside, tooltip=["kind", "method", "condition", "n", *told]
+            x=x, color=colour, yOffset=beside, tooltip=["kind", "method", "condition", "n", "units", *told]
         ),
         base.mark_rule(color="#4a4f57").encode(x="low:Q", x2="high:Q", yOffset=beside),
         base.mark_tick(color=RED, thickness=2.5, size=20).encode(x="majority_share:Q"),
@@ -95,7 +102,7 @@ def _growth(dataset: str, model: str, rows: pl.DataFrame) -> Chart:
     told = [alt.Tooltip(f"{name}:Q", format=".3f") for name in ("accuracy", "low", "high")]
     line = base.mark_line(point={"size": 40}).encode(
         y=alt.Y("accuracy:Q", scale=alt.Scale(domain=[0, 1]), axis=alt.Axis(format="%")),
-        tooltip=["run_id", "at", "prefix", "view", "method", "n", *told],
+        tooltip=["run_id", "at", "prefix", "view", "method", "n", "units", *told],
     )
     return Chart(
         f"{dataset}.{model}.training".replace("/", "."),

@@ -14,3 +14,40 @@ comment on macro wilson_middle is 'wilson_middle(hits, n): middle of Wilson''s 9
 create or replace macro wilson_half(hits, n) as
     1.9599639845 * sqrt(hits * (n - hits) / n + 0.9603647052) / (n + 3.8414588207);
 comment on macro wilson_half is 'wilson_half(hits, n): half the width of Wilson''s 95 % interval';
+
+-- How many independent answers a share is worth whose n answers share units: n over the design effect, which is the
+-- variance over units (macro unit_spread) over that of independent answers, with Student's t of n and of the units (Korn
+-- and Graubard 1998); never more than n. Where all answers are right, or all wrong, nothing tells how alike those of one
+-- unit are: then it is the number of units.
+create or replace macro independent_answers(share, n, units, variance) as case
+    when units = 1 then 1
+    when share in (0, 1) then units
+    else least(n, n * share * (1 - share) * n / (n - 1) ** 2 / variance * (student(n - 1) / student(units - 1)) ** 2)
+end;
+comment on macro independent_answers is 'independent_answers(share, n, units, variance): the n of independent answers that a share is worth';
+
+-- One row per (run, question, condition, method): an answer, whether it is right, and its units, the question's images. A
+-- run of null means all.
+create or replace macro judged_answers(run) as table (
+    with shown as (
+        select dataset_id, question_id, list_sort(list(distinct image_id::bigint)) as units
+        from question_image
+        group by dataset_id, question_id
+    )
+
+    select
+        a.run_id,
+        a.question_id,
+        a.condition,
+        a.method,
+        q.kind,
+        plain_answer(q.answer) as truth,
+        is_right(a.text, q.answer) as is_right,
+        coalesce(s.units, [-1 - a.question_id::bigint]) as units,
+    from answer a
+    join run r using (run_id)
+    join question q on q.dataset_id = r.dataset_id and q.question_id = a.question_id
+    left join shown s on s.dataset_id = q.dataset_id and s.question_id = q.question_id
+    where run is null or a.run_id = run
+);
+comment on macro table judged_answers is 'judged_answers(run): answers, whether they are right, and the images that their questions share';

@@ -1,18 +1,21 @@
 -- accuracy_by_step: one row per (run, condition, method) of models named <model>-step-<n>, and of <model> itself, last
 -- Checkpoints are told by their model's name; step is null for the finished model. Of that, runs with the prefix,
 -- view and pooling of some checkpoint's run are shown. Figures: see answer_accuracy.
-with judged as (
+with items as (
     select
-        answer.run_id,
-        answer.condition,
-        answer.method,
-        count(*) as n,
-        count_if(is_right(answer.text, question.answer)) as hits,
-    from answer
-    join run using (run_id)
-    join question using (dataset_id, question_id)
-    where $run is null or answer.run_id = $run
-    group by all
+        {'run_id': run_id, 'condition': condition, 'method': method} as figure,
+        1 as sign,
+        '' as class,
+        question_id as item,
+        units,
+        is_right::double as part,
+        1.0 as whole,
+    from judged_answers($run)
+),
+
+judged as (
+    select unnest(figure), n, units, value as share, independent_answers(value, n, units, variance) as worth
+    from unit_spread('items')
 ),
 
 named as (
@@ -46,9 +49,10 @@ select
     condition,
     method,
     n,
-    hits / n as accuracy,
-    greatest(wilson_middle(hits, n) - wilson_half(hits, n), 0) as low,
-    least(wilson_middle(hits, n) + wilson_half(hits, n), 1) as high,
+    units,
+    share as accuracy,
+    greatest(wilson_middle(share * worth, worth) - wilson_half(share * worth, worth), 0) as low,
+    least(wilson_middle(share * worth, worth) + wilson_half(share * worth, worth), 1) as high,
 from named
 semi join checkpointed using (model, dataset_id, prefix, view, pool, condition, method)
 order by dataset, model, prefix, view, pool, condition, method, step nulls last, run_id

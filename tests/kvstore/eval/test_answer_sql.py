@@ -17,7 +17,7 @@ Make = Callable[..., Made]
 def fill(
     store: Store, rows: Sequence[tuple[str, str, str]], method: str = "greedy", condition: str = "none"
 ) -> None:
-    """One question per (kind, truth, answer), about image 1, answered by `method` under `condition`."""
+    """A question per (kind, truth, answer), about an image of its own, answered by `method`."""
     with store.publish() as con:
         con.execute("insert or ignore into condition values (?, 'told here', null)", [condition])
         for number, (kind, truth, answer) in enumerate(rows):
@@ -25,7 +25,7 @@ def fill(
                 "insert or ignore into question values ('set', ?, ?, 'What?', ?, ['yes', 'no'])",
                 [number, kind, truth],
             )
-            con.execute("insert or ignore into question_image values ('set', ?, 0, 1)", [number])
+            con.execute("insert or ignore into question_image values ('set', ?, 0, ?)", [number, number + 1])
             con.execute(
                 "insert into answer values ('run', ?, ?, ?, ?, null)", [number, condition, method, answer]
             )
@@ -61,6 +61,34 @@ def test_wilsons_interval_at_the_ends(make_store: Make) -> None:
     none, all_, _ = accuracy(made.store)
     assert (none["low"], none["high"]) == pytest.approx((0, 3.84146 / 13.84146))
     assert (all_["low"], all_["high"]) == pytest.approx((10 / 13.84146, 1))
+
+
+def test_questions_about_one_image_count_for_less(make_store: Make) -> None:
+    """Of 4 images 2 questions each, alike: 6 of 8 right.
+
+    Variance over images: 4 x (3/4 x 1/4) / 9, of 8 independent answers 8 x (3/4 x 1/4) / 49, so the design
+    effect is 49 / 18. With t of 7 and of 3 degrees of freedom the share is worth 8 x 18 / 49 x
+    (2.3646 / 3.1824)^2 = 1.6225 answers.
+    """
+    made = make_store()
+    fill(made.store, [("a", "yes", "yes")] * 6 + [("a", "yes", "no")] * 2)
+    with made.store.publish() as con:
+        con.execute("update question_image set image_id = 1 + question_id // 2")
+    (kind, _) = accuracy(made.store)
+    assert (kind["n"], kind["units"], kind["accuracy"]) == (8, 4, 0.75)
+    n, z2 = 1.6225, 3.84146
+    middle = (0.75 * n + z2 / 2) / (n + z2)
+    half = 1.95996 * (0.75 * 0.25 * n + z2 / 4) ** 0.5 / (n + z2)
+    assert (kind["low"], kind["high"]) == pytest.approx((middle - half, middle + half), abs=2e-3)
+
+
+def test_where_all_are_right_a_share_is_worth_its_images(make_store: Make) -> None:
+    made = make_store()
+    fill(made.store, [("a", "yes", "yes")] * 20)
+    with made.store.publish() as con:
+        con.execute("update question_image set image_id = 1 + question_id // 2")
+    (kind, _) = accuracy(made.store)
+    assert (kind["low"], kind["high"]) == pytest.approx((10 / 13.84146, 1))
 
 
 @pytest.mark.parametrize(
