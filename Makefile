@@ -7,7 +7,7 @@ DEMO   ?= demo
 WORK   ?= .cache/tiny-models
 
 .DEFAULT_GOAL := help
-.PHONY: help install demo test check fix bench tiny-models wheel clean
+.PHONY: help install demo test check fix bench fuzz tiny-models wheel clean
 
 help:  ## list the targets
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | expand -t 12
@@ -36,6 +36,9 @@ fix: $(STAMP)  ## format and mend what lint can mend
 
 bench: $(STAMP)  ## measure speed and memory as ratios, coverage of intervals; writes tests/bench/results/
 	$(BIN)/python -m tests.bench
+
+fuzz: $(STAMP)  ## break each field of small annotation files, one at a time: many minutes
+	$(BIN)/python -m tests.fuzz.annotations
 
 tiny-models: $(STAMP)  ## train the built-in models anew: hours on two cores; goes on where it was stopped
 	$(BIN)/python -m kvstore.recipes.ingest.tiny --work $(WORK)

@@ -12,7 +12,7 @@ refs. A quirk: a ref's `file_name` ends in the object's number and names no file
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Hashable
+from collections.abc import Hashable, Sequence
 from functools import partial
 from pathlib import Path
 
@@ -20,6 +20,7 @@ from kvstore import plain_pickle
 from kvstore.contracts import Annotations, Dataset, Expression, ImageRecord
 from kvstore.datasets import Lazy, read_file, storable
 from kvstore.errors import DatasetError
+from kvstore.notes import Notes
 
 from ._coco_json import Index, Row, listed, numbers_of, read_json  # noqa: TID252
 from ._coco_objects import object_of, turned  # noqa: TID252
@@ -42,17 +43,18 @@ def load(root: Path | None, split: str | None) -> Dataset:
     """One split under `root`; `DatasetError` says what is missing or malformed."""
     root, split = root or Path("data/refcoco"), split or SPLITS[0]
     name, _, part = split.rpartition("-")
-    folder, by, _ = _PARTS[name]
+    folder, by, parts = _PARTS[name]
     refs, instances = _refs_file(root, folder, by), root / folder / "instances.json"
     if not instances.is_file():
         raise DatasetError(_where_to_get(instances, root, folder))
     photographs = _photographs(root)
     index = Index.read(instances, None, None)
-    said = _said(refs, part, index)
+    said = _said(refs, part, parts, index)
     images = [image for image in index.images if image["id"] in said]
     record = partial(_record, photographs, index, images, said)
     records, categories = Lazy(len(images), record), numbers_of(index.categories)
-    return Dataset("refcoco", split, records, root, (refs, instances), categories=categories)
+    sources, notes = (refs, instances), tuple(index.notes)
+    return Dataset("refcoco", split, records, root, sources, categories=categories, notes=notes)
 
 
 def _refs_file(root: Path, folder: str, by: str) -> Path:
@@ -83,7 +85,7 @@ def _photographs(root: Path) -> Path:
 # ---------------------------------------------------------------------------------------------- expressions
 
 
-def _said(path: Path, part: str, index: Index) -> dict[Hashable, list[Expression]]:
+def _said(path: Path, part: str, parts: Sequence[str], index: Index) -> dict[Hashable, list[Expression]]:
     """The expressions of one part by image id; `DatasetError` where the files do not fit each other."""
     content = plain_pickle.read(path) if path.suffix == ".p" else read_json(path)
     if not isinstance(content, list):
@@ -99,6 +101,8 @@ def _said(path: Path, part: str, index: Index) -> dict[Hashable, list[Expression
                     "instances.json beside it does not have; take both from one archive"
                 )
             said[ref["image_id"]] += [Expression(ref["ann_id"], text) for text in _texts(path, place, ref)]
+        elif ref["split"] not in parts:
+            index.notes.add("refs of a split that is none of the set's", f"{path.name}, [{place}]")
     if not said:
         raise DatasetError(f"{path} has no refs of the split {part!r}; get it again")
     return said
@@ -130,6 +134,6 @@ def _annotations(
     size, turn = turned(image, width, height, orientation)
     meant = {expression.object_id for expression in said}
     items = (item for item in index.objects[image["id"]] if item["id"] in meant)
-    objects = tuple(found for item in items if (found := object_of(index, item, size, turn)))
-    there = {found.object_id for found in objects}
-    return Annotations(objects, expressions=tuple(e for e in said if e.object_id in there))
+    notes = Notes()
+    objects = tuple(found for item in items if (found := object_of(index, item, size, turn, notes)))
+    return Annotations(objects, expressions=said, notes=tuple(notes))

@@ -1,0 +1,1 @@
+"""Programs that try many broken inputs; they are not collected by pytest."""
