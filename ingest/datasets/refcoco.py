@@ -15,15 +15,17 @@ from collections import defaultdict
 from collections.abc import Hashable, Sequence
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 from kvstore import plain_pickle
 from kvstore.contracts import Annotations, Dataset, Expression, ImageRecord
-from kvstore.datasets import Lazy, read_file, storable
+from kvstore.datasets import Lazy, read_file, sound, storable
 from kvstore.errors import DatasetError
 from kvstore.notes import Notes
 
 from ._coco_json import Index, Row, listed, numbers_of, read_json  # noqa: TID252
 from ._coco_objects import object_of, turned  # noqa: TID252
+from ._coco_values import Id, Ids, identity  # noqa: TID252
 
 _UNC = ("val", "testA", "testB", "train")
 _PARTS = {
@@ -49,7 +51,7 @@ def load(root: Path | None, split: str | None) -> Dataset:
         raise DatasetError(_where_to_get(instances, root, folder))
     photographs = _photographs(root)
     index = Index.read(instances, None, None)
-    said = _said(refs, part, parts, index)
+    said = _said(refs, part, index, parts)
     images = [image for image in index.images if image["id"] in said]
     record = partial(_record, photographs, index, images, said)
     records, categories = Lazy(len(images), record), numbers_of(index.categories)
@@ -85,41 +87,72 @@ def _photographs(root: Path) -> Path:
 # ---------------------------------------------------------------------------------------------- expressions
 
 
-def _said(path: Path, part: str, parts: Sequence[str], index: Index) -> dict[Hashable, list[Expression]]:
-    """The expressions of one part by image id; `DatasetError` where the files do not fit each other."""
+def _said(path: Path, part: str, index: Index, known: Sequence[str]) -> dict[Id, list[Expression]]:
+    """The expressions of one part by image id; `DatasetError` where the files do not fit each other.
+
+    known   the parts that the data set has
+    """
     content = plain_pickle.read(path) if path.suffix == ".p" else read_json(path)
     if not isinstance(content, list):
         raise DatasetError(f"{path} holds no list of refs but a {type(content).__name__}; get it again")
-    said: dict[Hashable, list[Expression]] = defaultdict(list)
-    objects = {image: {item["id"] for item in items} for image, items in index.objects.items()}
-    refs = listed(path, "", content, "ann_id", "image_id", "split", "sentences")
-    for place, ref in enumerate(refs):
-        if ref["split"] == part:
-            if ref["ann_id"] not in objects.get(ref["image_id"], ()):
-                raise DatasetError(
-                    f"{path}: [{place}] refers to object {ref['ann_id']} of image {ref['image_id']}, which "
-                    "instances.json beside it does not have; take both from one archive"
-                )
-            said[ref["image_id"]] += [Expression(ref["ann_id"], text) for text in _texts(path, place, ref)]
-        elif ref["split"] not in parts:
-            index.notes.add("refs of a split that is none of the set's", f"{path.name}, [{place}]")
+    said: dict[Id, list[Expression]] = defaultdict(list)
+    images = Ids({image: image for image in index.objects})
+    objects = {
+        image: Ids({item["id"]: item["id"] for item in items}) for image, items in index.objects.items()
+    }
+    met: set[tuple[Any, ...]] = set()
+    for place, ref in enumerate(listed(path, "", content, "ann_id", "image_id", "split", "sentences")):
+        where = f"{path.name}, [{place}]"
+        if ref["split"] not in known:
+            index.notes.add("refs of no split that the data set has", where)
+        if ref["split"] != part:
+            continue
+        image, other = images.find(ref["image_id"])
+        thing, also = objects[image].find(ref["ann_id"]) if image is not None else (None, False)
+        if image is None or not isinstance(thing, int):
+            wrong = f"{str(ref['ann_id'])[:40]} of image {str(ref['image_id'])[:40]}"
+            raise DatasetError(
+                f"{path}: [{place}] refers to object {wrong}, which "
+                "instances.json beside it does not have; take both from one archive"
+            )
+        if other or also:
+            index.notes.add("refs whose ids are written as text", where, lost=False)
+        texts = _texts(path, place, ref, index.notes)
+        key = (thing, identity(ref.get("ref_id")), *texts)
+        if texts and key in met:
+            index.notes.add("refs listed twice, taken once", where, lost=False)
+            continue
+        met.add(key)
+        said[image] += [Expression(thing, text) for _, text in texts]
     if not said:
         raise DatasetError(f"{path} has no refs of the split {part!r}; get it again")
     return said
 
 
-def _texts(path: Path, place: int, ref: Row) -> list[str]:
+def _texts(path: Path, place: int, ref: Row, notes: Notes) -> list[tuple[Hashable, str]]:
+    """The ids and texts of a ref's sentences; what says nothing is left out."""
     sentences = ref["sentences"]
     if not isinstance(sentences, list):
         raise DatasetError(f"{path}: [{place}] has no list 'sentences'")
-    return [str(sentence["sent"]) for sentence in listed(path, f"[{place}].sentences", sentences, "sent")]
+    if not sentences:
+        notes.add("refs without a sentence", f"{path.name}, [{place}]")
+    found = []
+    for number, sentence in enumerate(listed(path, f"[{place}].sentences", sentences, "sent")):
+        text, where = sentence["sent"], f"{path.name}, [{place}].sentences[{number}]"
+        if not isinstance(text, str):
+            notes.add("expressions that are no text", where)
+        elif not text.strip():
+            notes.add("expressions without a word", where)
+        else:
+            found.append((identity(sentence.get("sent_id")), sound(text)))
+    return found
 
 
 # --------------------------------------------------------------------------------------- records, as asked
 
 
 def _record(
-    folder: Path, index: Index, images: list[Row], said: dict[Hashable, list[Expression]], place: int
+    folder: Path, index: Index, images: list[Row], said: dict[Id, list[Expression]], place: int
 ) -> ImageRecord:
     image = images[place]
     name = image["file_name"]
@@ -136,4 +169,9 @@ def _annotations(
     items = (item for item in index.objects[image["id"]] if item["id"] in meant)
     notes = Notes()
     objects = tuple(found for item in items if (found := object_of(index, item, size, turn, notes)))
-    return Annotations(objects, expressions=said, notes=tuple(notes))
+    there = {found.object_id for found in objects}
+    kept = tuple(e for e in said if e.object_id in there)
+    if len(kept) < len(said):
+        kind = "expressions for objects that have no place"
+        notes.add(kind, storable(image["file_name"]), count=len(said) - len(kept))
+    return Annotations(objects, expressions=kept, notes=tuple(notes))

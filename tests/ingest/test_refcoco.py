@@ -298,3 +298,57 @@ def test_a_pickle_that_would_run_something_is_refused(tmp_path: Path) -> None:
     with pytest.raises(DatasetError, match=r"refs\(unc\)\.p holds GLOBAL at byte 0"):
         datasets.load("refcoco", tmp_path)
     assert not trace.exists()
+
+
+# ------------------------------------------------------------------------------------ nothing without a word
+
+
+def noted(notes: Any) -> set[tuple[str, str, int, bool]]:
+    return {(note.kind, note.place, note.count, note.lost) for note in notes}
+
+
+@pytest.mark.parametrize("ending", [".p", ".json"])
+def test_what_is_no_expression_is_told_and_never_none(tmp_path: Path, ending: str) -> None:
+    texts = [None, "  ", 7, ["x"], "left \ud83d cat"]
+    sentences = [{"sent": text, "sent_id": place} for place, text in enumerate(texts)]
+    refs = [
+        ref(20, 2, "x") | {"sentences": sentences},
+        ref(21, 2),
+        ref(21, 2, "right") | {"split": "valid"},
+        ref(33, 3, "the third"),
+        ref(33, 3, "the third"),
+        ref(33, 3, "in front") | {"ann_id": "33", "image_id": "3"},
+    ]
+    make(tmp_path, refs=refs)
+    if ending == ".json":
+        (tmp_path / "refcoco" / "refs(unc).p").unlink()
+        (tmp_path / "refcoco" / "refs(unc).json").write_text(json.dumps(refs))
+    dataset = datasets.load("refcoco", tmp_path)
+    assert [said(image) for image in annotated(dataset)] == [
+        [(20, "left \\ud83d cat")],
+        [(33, "the third"), (33, "in front")],
+    ]
+    file = f"refs(unc){ending}"
+    assert noted(dataset.notes) == {
+        ("expressions that are no text", f"{file}, [0].sentences[0]", 3, True),
+        ("expressions without a word", f"{file}, [0].sentences[1]", 1, True),
+        ("refs without a sentence", f"{file}, [1]", 1, True),
+        ("refs of no split that the data set has", f"{file}, [2]", 1, True),
+        ("refs listed twice, taken once", f"{file}, [4]", 1, False),
+        ("refs whose ids are written as text", f"{file}, [5]", 1, False),
+    }
+
+
+def test_expressions_for_an_object_without_a_place_are_told(tmp_path: Path) -> None:
+    objects = [instance(20, 2), instance(21, 2, segmentation=[], bbox=[None] * 4)]
+    objects[1]["segmentation"] = None
+    make(tmp_path, refs=[ref(20, 2, "a"), ref(21, 2, "b", "c")], annotations=objects)
+    (found,) = annotated(datasets.load("refcoco", tmp_path))
+    assert said(found) == [(20, "a")]
+    lost = ("expressions for objects that have no place", "COCO_train2014_000000000002.jpg", 2, True)
+    assert lost in noted(found.notes)
+
+
+def test_notes_of_instances_are_told(tmp_path: Path) -> None:
+    make(tmp_path, annotations=[instance(20, 2), instance(21, 2), instance(33, 3), instance(50, 99)])
+    assert any(note.lost for note in datasets.load("refcoco", tmp_path).notes)
