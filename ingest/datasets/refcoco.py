@@ -12,7 +12,7 @@ refs. A quirk: a ref's `file_name` ends in the object's number and names no file
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Hashable, Sequence
+from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -129,7 +129,7 @@ def _said(path: Path, part: str, index: Index, known: Sequence[str]) -> dict[Id,
     return said
 
 
-def _texts(path: Path, place: int, ref: Row, notes: Notes) -> list[tuple[Hashable, str]]:
+def _texts(path: Path, place: int, ref: Row, notes: Notes) -> list[tuple[Id | None, str]]:
     """The ids and texts of a ref's sentences; what says nothing is left out."""
     sentences = ref["sentences"]
     if not isinstance(sentences, list):

@@ -6,6 +6,7 @@ import contextlib
 import hashlib
 import io
 import struct
+import sys
 import warnings
 import zlib
 from typing import Any
@@ -204,3 +205,48 @@ def test_an_orientation_out_of_range_is_passed_over() -> None:
     exif = Image.Exif()
     exif[0x0112] = 9
     assert decode(encoded(photo(), "JPEG", exif=exif)).orientation == 1
+
+
+# ------------------------------------------------------------------------------------------- AVIF and HEIC
+
+
+def turned(orientation: int) -> Image.Exif:
+    exif = Image.Exif()
+    exif[0x0112] = orientation
+    return exif
+
+
+def near(ours: Image.Image, theirs: Image.Image) -> bool:
+    """Whether two images differ by lossy coding alone; turned ones of noise differ by about 80."""
+    difference = np.asarray(ours).astype(int) - np.asarray(theirs).astype(int)
+    return ours.size == theirs.size and abs(difference).mean() < 15
+
+
+@pytest.mark.parametrize("orientation", range(1, 9))
+def test_an_avif_image_is_upright(orientation: int) -> None:
+    found = decode(encoded(photo(64, 48), "AVIF", quality=95, exif=turned(orientation)))
+    jpeg = Image.open(io.BytesIO(encoded(photo(64, 48), "JPEG", quality=95, exif=turned(orientation))))
+    assert (found.format, found.orientation) == ("AVIF", orientation)
+    assert near(found.image, ImageOps.exif_transpose(jpeg).convert("RGB"))
+
+
+@pytest.mark.parametrize("orientation", range(1, 9))
+def test_a_heic_image_is_upright_by_its_reader(orientation: int) -> None:
+    heif = pytest.importorskip("pillow_heif", reason="pip install 'kvstore[heic]'")
+    buffer = io.BytesIO()
+    heif.from_pillow(photo(64, 48)).save(buffer, quality=95, exif=turned(orientation).tobytes())
+    jpeg = Image.open(io.BytesIO(encoded(photo(64, 48), "JPEG", quality=95, exif=turned(orientation))))
+    found, head = decode(buffer.getvalue()), header(buffer.getvalue())
+    assert head == Header(*found.image.size, "HEIF", 1)
+    assert near(found.image, ImageOps.exif_transpose(jpeg).convert("RGB"))
+    assert refused(buffer.getvalue()[:300]) in ("truncated", "unreadable")
+
+
+@pytest.mark.parametrize("brand", [b"heic", b"mif1"])
+def test_without_its_reader_a_heic_image_names_the_remedy(
+    brand: bytes, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(sys.modules, "pillow_heif", None)
+    with pytest.raises(ImageError, match=r"pip install 'kvstore\[heic\]'") as caught:
+        decode(b"\0\0\0\x18ftyp" + brand + bytes(40))
+    assert caught.value.reason == "unreadable"
