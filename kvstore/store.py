@@ -6,6 +6,7 @@ inter-process lock that only publishers take. A reader keeps the snapshot that i
 
 from __future__ import annotations
 
+import hashlib
 import itertools
 import os
 import re
@@ -124,6 +125,13 @@ class Store:
                 f"'{run_id}' is no run name; take a-z, 0-9, dot, dash, underscore: {run_name(run_id)}"
             )
         with disk.errors(self.root), locks.hold(self._locks / f"run.{run_id}.lock", f"run {run_id}"):
+            yield
+
+    @contextmanager
+    def hold_inputs(self, fingerprint: str, what: str) -> Iterator[None]:
+        """The inter-process lock of a run's inputs, whatever its name; `what` is for the error's words."""
+        name = hashlib.sha256(fingerprint.encode()).hexdigest()
+        with disk.errors(self.root), locks.hold(self._locks / f"inputs.{name}.lock", what):
             yield
 
     def runs(self) -> list[dict[str, Any]]:

@@ -20,22 +20,27 @@ if TYPE_CHECKING:
 def claim(store: Store, plan: Plan) -> Iterator[str]:
     """Hold the run of these inputs, or one of a new name; yields the name.
 
-    Another run that is being started under the name we would have taken is waited for until it stands in the
-    catalog; then we take the next name. Raises `StoreBusyError` when the holder works on our own run, or has
-    held that name for long.
+    The inputs are held, too: so a name that is held and not in the catalog is that of other inputs, whose run
+    is being started, and we take the next name. One that `--run` asks for is waited for. Raises
+    `StoreBusyError` when another process works on our own run, or has held that name for long.
     """
-    holder = locks.Unchanged()
-    while True:
-        name = record.run_id(store.runs(), plan)
-        with ExitStack() as stack:
-            try:
-                stack.enter_context(store.hold(name))
-            except StoreBusyError as busy:
-                known = {run["run_id"]: run["fingerprint"] for run in store.runs()}
-                if known.get(name) == plan.fingerprint or holder.seconds(str(busy)) > locks.PATIENCE:
-                    raise
-                time.sleep(0.1)
-                continue
-            if name == record.run_id(store.runs(), plan):
-                yield name
-                return
+    holder, taken = locks.Unchanged(), set[str]()
+    what = f"run {record.run_id(store.runs(), plan)}"
+    with store.hold_inputs(plan.fingerprint, what):
+        while True:
+            name = record.run_id(store.runs(), plan, taken)
+            with ExitStack() as stack:
+                try:
+                    stack.enter_context(store.hold(name))
+                except StoreBusyError as busy:
+                    ours = {run["run_id"]: run["fingerprint"] for run in store.runs()}.get(name)
+                    if ours == plan.fingerprint or holder.seconds(str(busy)) > locks.PATIENCE:
+                        raise
+                    if plan.options.run is None:
+                        taken.add(name)
+                    else:
+                        time.sleep(0.1)
+                    continue
+                if name == record.run_id(store.runs(), plan, taken):
+                    yield name
+                    return

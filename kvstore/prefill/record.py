@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -122,8 +122,11 @@ def _text(path: Path) -> str:
     return os.fsencode(path).decode("utf-8", "backslashreplace")
 
 
-def run_id(runs: Sequence[dict[str, Any]], plan: Plan) -> str:
-    """The run that has these inputs, or the name of a new one; `UsageError` when --run says otherwise."""
+def run_id(runs: Sequence[dict[str, Any]], plan: Plan, taken: Collection[str] = ()) -> str:
+    """The run that has these inputs, or the name of a new one, none of `taken`.
+
+    Raises `UsageError` when --run says otherwise.
+    """
     from kvstore.store import run_name
 
     wanted = plan.options.run
@@ -141,7 +144,8 @@ def run_id(runs: Sequence[dict[str, Any]], plan: Plan) -> str:
     if wanted is not None:
         return wanted
     name = run_name(default_name(plan))
-    return next(n for n in (name, *(f"{name}-{i}" for i in range(2, len(runs) + 3))) if n not in by_name)
+    names = (name, *(f"{name}-{i}" for i in range(2, len(runs) + len(taken) + 3)))
+    return next(n for n in names if n not in {*by_name, *taken})
 
 
 def _differing(old: dict[str, Any], new: dict[str, Any]) -> list[str]:

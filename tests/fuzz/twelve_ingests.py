@@ -21,7 +21,7 @@ def main(many: int, images: int) -> int:
         begun, store = time.monotonic(), Path(folder, "s")
         words = ["ingest", "shapes", "--store", str(store), "--limit", str(images), "--sites", "value,key"]
         program = [sys.executable, "-c", "from kvstore.cli import main; main()", *words]
-        asked = [[*program, "--layers", str(n % 28), "--prefix", f"run {n}"] for n in range(many)]
+        asked = [[*program, "--layers", str(n % 8), "--prefix", f"run {n}"] for n in range(many)]
         started = [subprocess.Popen(command, stderr=subprocess.PIPE, text=True) for command in asked]
         bad = 0
         for number, process in enumerate(started):
