@@ -8,7 +8,7 @@ from typing import Any
 
 from kvstore import model_files
 from kvstore.errors import ModelError
-from kvstore.pretrained import told
+from kvstore.pretrained import AGAIN, told
 
 #: Weights that no stored vector needs: what makes words of the last layer, and what pools an image.
 _SPARE = re.compile(r"(^|\.)lm_head\.|(^|\.)vision_(model|tower)\.(.+\.)?(head|post_layernorm)\.|^logit_")
@@ -25,21 +25,29 @@ def skeleton(config: Any, *, encoder: bool) -> Any:
     """The model on the meta device: shapes without numbers."""
     import torch
 
-    with told("config.json describes no model"), torch.device("meta"):
+    with told("config.json describes no model", AGAIN), torch.device("meta"):
         return _auto(encoder).from_config(config).eval().requires_grad_(False)
 
 
 def check_quantisation(config: Any) -> None:
     """Raise `ModelError` for quantised weights that cannot be read here, which names the library missing."""
-    parts = (config, *(getattr(config, name) for name in config.sub_configs))
-    found = [getattr(part, "quantization_config", None) for part in parts]
-    for settings in filter(None, found):
+    for settings in _quantisations(config):
         from transformers.quantizers import AutoHfQuantizer
 
         method = settings.get("quant_method") if isinstance(settings, dict) else settings
         with told(f"the weights are quantised with {method} (quantization_config of config.json)"):
             quantiser = AutoHfQuantizer.from_config(settings, pre_quantized=True)
             quantiser.validate_environment(device_map=None, weights_only=True)
+
+
+def is_quantised(config: Any) -> bool:
+    """Whether several weights may lie packed in one number."""
+    return bool(_quantisations(config))
+
+
+def _quantisations(config: Any) -> list[Any]:
+    parts = (config, *(getattr(config, name) for name in config.sub_configs))
+    return list(filter(None, (getattr(part, "quantization_config", None) for part in parts)))
 
 
 def weights(folder: Path, config: Any, device: str, dtype: str, *, encoder: bool, whole: bool) -> Any:
@@ -50,7 +58,7 @@ def weights(folder: Path, config: Any, device: str, dtype: str, *, encoder: bool
     """
     import torch
 
-    with told(f"'{folder}' cannot be loaded"), model_files.quiet():
+    with told(f"the weights in '{folder}' cannot be loaded", "download them again"), model_files.quiet():
         model, report = _auto(encoder).from_pretrained(
             folder, config=config, dtype=getattr(torch, dtype), output_loading_info=True
         )

@@ -5,17 +5,20 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import json
+import math
 import os
 import re
 import shlex
 import shutil
 import sys
 import tempfile
+import zipfile
 from collections.abc import Iterator
 from pathlib import Path
 from types import ModuleType
 
 from kvstore.errors import ModelError
+from kvstore.outside import reason, told
 
 _SETTINGS = ["*.json", "*.jinja", "*.txt", "*.model"]
 _WEIGHTS = ["*.safetensors"]
@@ -121,14 +124,14 @@ def snapshot(hub_id: str, tiny: str, *, weights: bool) -> Path:
             folder = Path(snapshot_download(hub_id, allow_patterns=_SETTINGS + _PICKLED))
         return folder
     except GatedRepoError:
-        reason = f"'{hub_id}' asks for its licence to be accepted on the hub, and for `hf auth login`"
+        fault = f"'{hub_id}' asks for its licence to be accepted on the hub, and for `hf auth login`"
     except RepositoryNotFoundError:
-        reason = f"the hub has no model '{hub_id}'"
+        fault = f"the hub has no model '{hub_id}'"
     except LocalEntryNotFoundError:
-        reason = f"the model hub cannot be reached, and '{hub_id}' is not in its cache"
+        fault = f"the model hub cannot be reached, and '{hub_id}' is not in its cache"
     except (HfHubHTTPError, OSError) as error:
-        reason = f"'{hub_id}' cannot be downloaded ({str(error).splitlines()[0]})"
-    raise ModelError(f"{reason}; a tiny model needs no hub: {command_with(tiny)}")
+        fault = f"'{hub_id}' cannot be downloaded ({reason(error, 120)})"
+    raise ModelError(f"{fault}; a tiny model needs no hub: {command_with(tiny)}")
 
 
 def command_with(model: str) -> str:
@@ -170,22 +173,46 @@ def check_settings(folder: Path, *, text: bool = True) -> None:
     for name, elsewhere in wanted.items():
         if not elsewhere and not (folder / name).is_file():
             raise ModelError(f"'{folder}' lacks {name}; download it again")
+    for name in ("tokenizer_config.json", "generation_config.json"):
+        if (folder / name).is_file():
+            _json(folder / name)
 
 
 def check_weights(folder: Path) -> None:
     """Raise `ModelError` that names the first weight file that is missing or damaged."""
-    from safetensors import SafetensorError, safe_open
-
     for path in _weight_files(folder):
         if not path.is_file():
             raise ModelError(f"'{folder}' lacks the weight file {path.name}; download it again")
-        if path.suffix != ".safetensors":
-            continue
-        try:
-            with safe_open(path, framework="numpy"):
-                pass
-        except (SafetensorError, OSError) as error:
-            raise ModelError(f"the weight file {path} is damaged ({error}); download it again") from error
+        with told(f"the weight file {path} is damaged", "download it again", ModelError):
+            _check_weight_file(path)
+
+
+def _check_weight_file(path: Path) -> None:
+    """Raise for a file that is no weights, or a part of one."""
+    from safetensors import safe_open
+
+    with path.open("rb") as file:
+        start = file.read(64)
+    if start.startswith(b"version https://git-lfs"):
+        raise ModelError(f"{path} is a pointer of git-lfs, not the weights; fetch them with `git lfs pull`")
+    if path.suffix == ".safetensors":
+        with safe_open(path, framework="numpy"):
+            pass
+    elif not zipfile.is_zipfile(path) and not start.startswith(b"\x80\x02"):  # torch's formats, new and old
+        raise ValueError("it is no file of torch, or a part of one")
+
+
+def weight_count(folder: Path) -> int | None:
+    """How many numbers the weight files hold, by their headers; None where they are pickled."""
+    from safetensors import safe_open
+
+    if _is_pickled(folder):
+        return None
+    count = 0
+    for path in _weight_files(folder):
+        with safe_open(path, framework="numpy") as file:
+            count += sum(math.prod(file.get_slice(name).get_shape()) for name in file.keys())  # noqa: SIM118
+    return count
 
 
 def _weight_files(folder: Path) -> list[Path]:
@@ -195,9 +222,9 @@ def _weight_files(folder: Path) -> list[Path]:
     if not index.is_file():
         return [folder / name]
     shards = _json(index).get("weight_map")
-    if not isinstance(shards, dict) or not shards:
+    if not isinstance(shards, dict) or not shards or not all(isinstance(n, str) for n in shards.values()):
         raise ModelError(f"{index} lists no weights; download it again")
-    return [folder / str(name) for name in sorted(set(shards.values()))]
+    return [folder / name for name in sorted(set(shards.values()))]
 
 
 def _is_pickled(folder: Path) -> bool:
@@ -207,10 +234,8 @@ def _is_pickled(folder: Path) -> bool:
 
 def _json(path: Path) -> dict[str, object]:
     """A JSON object of a file; `ModelError` names the file that is none."""
-    try:
+    with told(f"{path} cannot be read", "download it again", ModelError):
         value = json.loads(path.read_text(encoding="utf-8"))
-    except (ValueError, OSError) as error:
-        raise ModelError(f"{path} cannot be read: {error}") from error
     if not isinstance(value, dict):
         raise ModelError(f"{path} holds no JSON object")
     return value
@@ -218,10 +243,14 @@ def _json(path: Path) -> dict[str, object]:
 
 def chat_template(folder: Path) -> str | None:
     """The processor's chat template, in the order in which processors look for it; None: the tokenizer's."""
-    if (folder / "chat_template.jinja").is_file():
-        return (folder / "chat_template.jinja").read_text(encoding="utf-8")
+    path = folder / "chat_template.jinja"
+    if path.is_file():
+        with told(f"{path} cannot be read", "save it as UTF-8 text", ModelError):
+            return path.read_text(encoding="utf-8")
     for name in ("chat_template.json", "processor_config.json"):
         found = _json(folder / name).get("chat_template") if (folder / name).is_file() else None
+        if isinstance(found, dict):
+            found = found.get("default")
         if isinstance(found, str):
             return found
     return None

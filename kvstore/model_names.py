@@ -78,12 +78,12 @@ def nearest_tiny(location: str) -> str:
 def family_of(model_type: object, folder: Path) -> tuple[str, ModuleType]:
     """Name and recipe of the family that reads a model type; `folder` is named when none does."""
     known = {kind: (name, family) for name, family in families().items() for kind in family.MODEL_TYPES}
-    if model_type not in known:
+    if not isinstance(model_type, str) or model_type not in known:
         raise ModelError(
             f"no family reads model_type '{model_type}' of {folder / 'config.json'}; known: "
             f"{', '.join(sorted(known))}. A new family is one file in {_KIND}/"
         )
-    return known[str(model_type)]
+    return known[model_type]
 
 
 def folder_of(source: Source, *, weights: bool) -> Path:

@@ -82,11 +82,19 @@ def load_config(name: str) -> Loaded:
 def _checked(folder: Path, config: Any, image_processor: Any, family: ModuleType) -> Any:
     """The model without weights; `ModelError` where its settings contradict its processor's."""
     checkpoints.check_quantisation(config)
+    _check_depth(config)
     skeleton = checkpoints.skeleton(config, encoder=_is_encoder(family))
     if hasattr(family, "check"):
-        with pretrained.told(f"the settings in '{folder}' cannot be used"):
+        with pretrained.told(f"the settings in '{folder}' cannot be used", pretrained.AGAIN):
             family.check(skeleton, image_processor, model_files.processor_settings(folder))
     return skeleton
+
+
+def _check_depth(config: Any) -> None:
+    for part in ("vision_config", "text_config"):
+        layers = getattr(getattr(config, part, config), "num_hidden_layers", 1)
+        if layers < 1:
+            raise ModelError(f"config.json promises {layers} layers in {part}; one at least is needed")
 
 
 def load(name: str, device: str | None = None, dtype: str | None = None, *, whole: bool = True) -> Loaded:
@@ -129,8 +137,19 @@ def with_weights(loaded: Loaded, device: str, dtype: str, *, whole: bool = False
     """
     folder = folder_of(resolve(loaded.asked), weights=True)
     model_files.check_weights(folder)
+    _check_count(loaded, model_files.weight_count(folder))
     model = checkpoints.weights(folder, loaded.config, device, dtype, encoder=loaded.is_encoder, whole=whole)
     return replace(loaded, model=model)
+
+
+def _check_count(loaded: Loaded, stored: int | None) -> None:
+    """Raise `ModelError` where far more weights are promised than are there: they would fill the memory."""
+    parameters = loaded.description["parameters"]
+    if stored is not None and 2 * stored < parameters and not checkpoints.is_quantised(loaded.config):
+        raise ModelError(
+            f"config.json of '{loaded.name}' describes {parameters:,} weights, and its files hold "
+            f"{stored:,}; {pretrained.AGAIN}"
+        )
 
 
 def _too_large(name: str, parameters: int, tiny: str) -> str:
@@ -142,8 +161,13 @@ def _too_large(name: str, parameters: int, tiny: str) -> str:
 
 def _template(folder: Path) -> str:
     template = model_files.chat_template(folder) or pretrained.tokenizer(folder).chat_template
+    if isinstance(template, dict):  # several by name, as transformers reads tokenizer_config.json
+        template = template.get("default")
     if not isinstance(template, str):
-        raise ModelError(f"'{folder}' has no chat template (chat_template.jinja); prompts need one")
+        raise ModelError(
+            f"'{folder}' has no chat template (chat_template.jinja), or of several none named 'default'; "
+            "prompts need one"
+        )
     return template
 
 
@@ -162,7 +186,7 @@ def _describe(skeleton: Any, image_processor: Any, *, encoder: bool) -> dict[str
     vision = vision_config(config)
     settings = {"class": type(image_processor).__name__, **image_processor.to_dict()}
     return {
-        "architecture": (config.architectures or [type(config).__name__])[0],
+        "architecture": type(skeleton).__name__,
         **(dict.fromkeys(_LANGUAGE, 0) if encoder else _language(config.text_config)),
         "encoder_layers": getattr(vision, "num_hidden_layers", None) or vision.depth,
         "encoder_dim": vision.hidden_size,

@@ -12,33 +12,32 @@ from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
-from kvstore import model_files
-from kvstore.errors import KvstoreError, ModelError
+from kvstore import model_files, outside
+from kvstore.errors import ModelError
+
+#: What helps with most files that cannot be read.
+AGAIN = "correct it or download it again"
 
 
 @contextmanager
-def told(what: str) -> Iterator[None]:
-    """Within, exceptions of others become a `ModelError` of one line that begins with `what`."""
-    try:
-        with model_files.hushed():
-            yield
-    except (KvstoreError, NotImplementedError):
-        raise
-    except ImportError as error:  # "X requires the Y library but it was not found. Check out ..."
-        raise ModelError(f"{what}: {_line(error).partition('. ')[0]}; install it with pip") from error
-    except Exception as error:
-        raise ModelError(f"{what}: {_line(error)}") from error
-
-
-def _line(error: Exception) -> str:
-    return " ".join(str(error).split()) or type(error).__name__
+def told(what: str, remedy: str = "") -> Iterator[None]:
+    """Within, what transformers raises is a `ModelError` of one line: `what`, why, and the remedy."""
+    with model_files.hushed():
+        try:
+            with outside.told(what, remedy, ModelError):
+                yield
+        except ModelError as error:
+            if isinstance(error.__cause__, ImportError):  # "X requires the library Y. Check out ..."
+                reason = outside.reason(error.__cause__).partition(". ")[0]
+                raise ModelError(f"{what}: {reason}; install it with pip") from error
+            raise
 
 
 def config(folder: Path) -> Any:
     """The configuration; attention kernels that are not installed are left for the default ones."""
     from transformers import AutoConfig
 
-    with told(f"{folder / 'config.json'} cannot be loaded"):
+    with told(f"{folder / 'config.json'} cannot be loaded", AGAIN):
         made = AutoConfig.from_pretrained(folder)
     _settle_attention(made)
     return made
@@ -63,7 +62,7 @@ def tokenizer(folder: Path) -> Any:
     """The tokenizer; of a folder that changes while the process runs the first reading stays."""
     from transformers import AutoTokenizer
 
-    with told(f"the tokenizer in '{folder}' cannot be loaded"):
+    with told(f"the tokenizer in '{folder}' cannot be loaded", AGAIN):
         return AutoTokenizer.from_pretrained(folder)
 
 
@@ -74,7 +73,7 @@ def image_processor(folder: Path, made: Any) -> Any:
     asks for torchvision.
     """
     file, settings = model_files.image_processor_settings(folder)
-    with told(f"{file} cannot be loaded"):
+    with told(f"{file} cannot be loaded", AGAIN):
         return _processor_class(file, settings, made).from_dict(_renamed(settings))
 
 

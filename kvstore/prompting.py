@@ -7,6 +7,7 @@ from typing import Any
 from kvstore import model_files
 from kvstore.errors import ModelError, UsageError
 from kvstore.models import Loaded
+from kvstore.pretrained import AGAIN, told
 
 
 def processor(loaded: Loaded) -> Any:
@@ -57,10 +58,11 @@ def question_ids(loaded: Loaded, question: str, images: int, prefix: str = "") -
 
 def _ids(loaded: Loaded, text: str) -> list[int]:
     """Token ids of a rendered prompt, as the real processor makes them."""
-    begin = loaded.tokenizer.bos_token
-    # as `apply_chat_template` does: a template that writes the begin token itself gets no second one
-    special = not (begin is not None and text.startswith(begin))
-    return [int(token) for token in loaded.tokenizer(text, add_special_tokens=special)["input_ids"]]
+    with told(f"the tokenizer in '{loaded.folder}' cannot be used", AGAIN):
+        begin = loaded.tokenizer.bos_token
+        # as `apply_chat_template` does: a template that writes the begin token itself gets no second one
+        special = not (begin is not None and text.startswith(begin))
+        return [int(token) for token in loaded.tokenizer(text, add_special_tokens=special)["input_ids"]]
 
 
 def _rendered(
@@ -72,22 +74,46 @@ def _rendered(
             f"model '{loaded.name}' is a vision encoder alone and reads no prompt; take a model with a "
             f"language model, for example {model_files.command_with('tiny-onevision')}"
         )
-    placeholder = loaded.tokenizer.convert_ids_to_tokens(loaded.image_token_id)
+    placeholder = _placeholder(loaded)
     for what, text in (("prefix", prefix), ("question", question)):
         if placeholder in (text or ""):
             raise UsageError(f"the {what} holds '{placeholder}', which stands for the image")
     content = [{"type": "image"}] * images
     content += [] if question is None else [{"type": "text", "text": question}]
-    text = loaded.tokenizer.apply_chat_template(
-        [{"role": "user", "content": content}],
-        chat_template=loaded.chat_template,
-        add_generation_prompt=True,
-        tokenize=False,
-    )
     start = loaded.family.IMAGE_START
-    head, found, tail = text.partition(start + placeholder)
+    head, found, tail = _turn(loaded, content).partition(start + placeholder)
     if not found:
         raise ModelError(
-            f"the chat template in '{loaded.folder}' writes no '{start + placeholder}' for an image"
+            f"the chat template in '{loaded.folder}' writes no '{start + placeholder}' for an image; "
+            f"{_TEMPLATE}"
         )
     return head + prefix + start, placeholder, tail
+
+
+#: What helps with most chat templates that do not do; fine-tuning leaves those of text models in a folder.
+_TEMPLATE = "put the chat_template.jinja of the model's family there"
+
+
+def _turn(loaded: Loaded, content: list[dict[str, str]]) -> str:
+    """A user turn of `content` and the begin of the answer, as the model's chat template writes them."""
+    with told(f"the chat template in '{loaded.folder}' cannot be rendered with an image", _TEMPLATE):
+        return str(
+            loaded.tokenizer.apply_chat_template(
+                [{"role": "user", "content": content}],
+                chat_template=loaded.chat_template,
+                add_generation_prompt=True,
+                tokenize=False,
+            )
+        )
+
+
+def _placeholder(loaded: Loaded) -> str:
+    """The text that stands for an image; `ModelError` where it is no single token of the tokenizer."""
+    token, told_by = loaded.image_token_id, f"which config.json in '{loaded.folder}' names as the image's"
+    with told(f"the tokenizer cannot tell token {token}, {told_by}", AGAIN):
+        found = loaded.tokenizer.convert_ids_to_tokens(token)
+        if not isinstance(found, str):
+            raise ModelError(f"the tokenizer has no token {token}, {told_by}; {AGAIN}")
+        if loaded.tokenizer(found, add_special_tokens=False)["input_ids"] != [token]:
+            raise ModelError(f"the tokenizer takes '{found}' apart, its token {token}, {told_by}; {AGAIN}")
+    return found

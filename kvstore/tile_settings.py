@@ -16,6 +16,7 @@ from typing import Any
 
 from kvstore.anyres import Tiling
 from kvstore.errors import ModelError
+from kvstore.lines import one_line
 from kvstore.tiles import feature_layers, preprocess, squeezed
 
 
@@ -39,8 +40,8 @@ def _check_pinpoints(config: Any, processor: Any, tiling: Tiling) -> None:
     theirs, ours = config.image_grid_pinpoints, getattr(processor, "image_grid_pinpoints", None)
     if ours != theirs:
         raise ModelError(
-            f"image_grid_pinpoints of preprocessor_config.json ({ours}) are not those of config.json "
-            f"({theirs})"
+            f"image_grid_pinpoints of preprocessor_config.json ({one_line(ours, 80)}) are not those of "
+            f"config.json ({one_line(theirs, 80)})"
         )
     for pinpoint in theirs:
         whole = all(type(side) is int and side > 0 and side % tiling.side == 0 for side in pinpoint)

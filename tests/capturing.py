@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import torch
 from PIL import Image
 
@@ -10,6 +12,7 @@ from kvstore.prefill.blocks import Blocks, Buffer
 from kvstore.prefill.forward import Engine, Prompt, batches
 from kvstore.prefill.moments import KeyMoments
 from kvstore.vectors.schema import Shape
+from tests import plain
 
 
 def shape_of(loaded: models.Loaded, layers: tuple[int, ...] | None = None) -> Shape:
@@ -49,3 +52,30 @@ def captured(
     for group in batches(inputs, batch, 1 << 20):
         engine.run([inputs[i] for i in group], [blocks[i] for i in group])
     return blocks
+
+
+def assert_equal(found: torch.Tensor, expected: torch.Tensor) -> None:
+    """Equal but for the order of float32 sums: see tests/kvstore/prefill/test_capture.py."""
+    assert found.shape == expected.shape
+    assert torch.equal(found.isnan(), expected.isnan())
+    found, expected = found.nan_to_num(), expected.nan_to_num()
+    assert float((found - expected).abs().max() / expected.square().mean().sqrt()) < 2e-5
+
+
+def assert_as_plain(folder: Path, image: Image.Image) -> None:
+    """What is captured of an image is what plain transformers makes of it with the same folder."""
+    loaded = models.load(str(folder), "cpu", "float32")
+    if loaded.is_encoder:
+        inputs = loaded.family.preprocess(loaded.config, loaded.image_processor, image, "base")
+        states = plain.hidden_states(folder, image)
+        with torch.inference_mode():
+            made = loaded.family.encode(loaded.model, [inputs], range(len(states))).encoder[0]
+        for layer, state in enumerate(states):
+            assert_equal(made[layer], state[-inputs.layout.patches :])
+        return
+    (block,) = captured(loaded, [image], "all", kind=Exact)
+    keys, values = plain.keys_and_values(folder, image)
+    assert keys.shape[2] == block.layout.tokens
+    picked = torch.from_numpy(block.layout.positions())
+    assert_equal(block.site["key"], keys[:, :, picked])
+    assert_equal(block.site["value"], values[:, :, picked])

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 from kvstore import tiny_models
 from kvstore.contracts import Encoded, Grid, Inputs, Layout, View
 from kvstore.errors import ImageError, ModelError
+from kvstore.lines import one_line
 
 if TYPE_CHECKING:
     import torch
@@ -49,6 +50,7 @@ def check(model: Any, processor: Any, settings: Mapping[str, Any]) -> None:
             f"vision_config.window_size of config.json is {vision.window_size!r}; "
             f"it has to hold {cell} pixels"
         )
+    _check_positions(model.config.text_config)
     if vision.out_hidden_size != model.config.text_config.hidden_size:
         raise ModelError(
             f"vision_config.out_hidden_size of config.json is {vision.out_hidden_size}, and hidden_size of "
@@ -62,6 +64,18 @@ _SHARED = {
     "temporal_patch_size": "temporal_patch_size",
     "merge_size": "spatial_merge_size",
 }
+
+
+def _check_positions(text: Any) -> None:
+    """Time, row and column have to share out half a head between them."""
+    sections = text.rope_parameters.get("mrope_section")
+    half = (getattr(text, "head_dim", None) or text.hidden_size // text.num_attention_heads) // 2
+    numbers = isinstance(sections, list) and [type(each) for each in sections] == [int] * 3
+    if not numbers or min(sections) < 0 or sum(sections) != half:
+        raise ModelError(
+            f"mrope_section in text_config of config.json is {one_line(sections, 80)}; it has to be three "
+            f"numbers of together {half}"
+        )
 
 
 def _check_size(size: Any) -> None:

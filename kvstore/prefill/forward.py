@@ -10,7 +10,8 @@ from typing import Any
 
 import torch
 
-from kvstore.contracts import Family, Inputs, Layout, Site
+from kvstore.contracts import Encoded, Family, Inputs, Layout, Site
+from kvstore.errors import ModelError
 from kvstore.prefill.blocks import Blocks, Buffer, copy_to, summarise
 from kvstore.prefill.capture import prefill
 from kvstore.prefill.moments import KeyMoments
@@ -87,6 +88,7 @@ class Engine:
 
     def _fill(self, inputs: Sequence[Inputs], blocks: Sequence[Blocks]) -> None:
         encoded = self.family.encode(self.model, inputs, self.shape.encoder_layers)
+        _check_counts(encoded, inputs)
         for i, item in enumerate(inputs):
             picked = self._index(item.layout)
             if "input" in blocks[i].site:
@@ -126,7 +128,7 @@ class Engine:
         """Token ids [batch, length] and embeddings [batch, length, hidden], padded on the right."""
         head = len(self.prompt.head)
         length = head + max(len(image) for image in tokens)
-        ids = self._head_ids[:1].repeat(len(tokens), length)  # padding is any text token
+        ids = self._head_ids.new_full((len(tokens), length), self._padding)
         ids[:, :head] = self._head_ids
         embeds = tokens[0].new_zeros(len(tokens), length, tokens[0].shape[-1])
         embeds[:, :head] = self._head_embeds
@@ -134,6 +136,11 @@ class Engine:
             ids[row, head : head + len(image)] = self.prompt.image_token
             embeds[row, head : head + len(image)] = image
         return ids, embeds
+
+    @cached_property
+    def _padding(self) -> int:
+        """Any text token: any that does not stand for the image."""
+        return int(self.prompt.image_token == 0)
 
     @cached_property
     def _head_ids(self) -> torch.Tensor:
@@ -162,6 +169,20 @@ class Engine:
     def _on_device(self, item: Inputs) -> Inputs:
         pixels = item.pixels.pin_memory() if self.is_cuda else item.pixels
         return replace(item, pixels=pixels.to(self.device, non_blocking=True))
+
+
+def _check_counts(encoded: Encoded, inputs: Sequence[Inputs]) -> None:
+    """Raise `ModelError` where a model gives more or fewer vectors than the image's layout has places."""
+    for place, item in enumerate(inputs):
+        found = [len(states) for states in encoded.encoder[place].values()]
+        expected = [item.layout.patches] * len(found)
+        if encoded.tokens:
+            found, expected = [len(encoded.tokens[place]), *found], [item.layout.tokens, *expected]
+        if found != expected:
+            raise ModelError(
+                f"the model gives {found} vectors for an image of {item.size[0]} x {item.size[1]} pixels, "
+                f"and its settings promise {expected}; its processor's settings are of another model"
+            )
 
 
 def _shifted(picked: slice | torch.Tensor, by: int) -> slice | torch.Tensor:

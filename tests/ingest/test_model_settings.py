@@ -13,12 +13,11 @@ from typing import Any
 
 import pytest
 import torch
-from PIL import Image
 
 from kvstore import models
 from kvstore.errors import ModelError
-from tests import plain, tiny
-from tests.capturing import Exact, captured
+from tests import tiny
+from tests.capturing import assert_as_plain
 
 CONFIG, PIXELS, PROCESSOR = "config.json", "preprocessor_config.json", "processor_config.json"
 
@@ -145,31 +144,6 @@ def widened(folder: Path, count: int) -> None:
     (key,) = (name for name in weights if name.endswith("multi_modal_projector.linear_1.weight"))
     weights[key] = torch.cat([weights[key] * 0.9**place for place in range(count)], 1).contiguous()
     save_file(weights, folder / "model.safetensors", {"format": "pt"})
-
-
-def assert_equal(found: torch.Tensor, expected: torch.Tensor) -> None:
-    """Equal but for the order of float32 sums: see tests/kvstore/prefill/test_capture.py."""
-    assert found.shape == expected.shape
-    assert float((found - expected).abs().max() / expected.square().mean().sqrt()) < 2e-5
-
-
-def assert_as_plain(folder: Path, image: Image.Image) -> None:
-    """What is captured of an image is what plain transformers makes of it with the same folder."""
-    loaded = models.load(str(folder), "cpu", "float32")
-    if loaded.is_encoder:
-        inputs = loaded.family.preprocess(loaded.config, loaded.image_processor, image, "base")
-        states = plain.hidden_states(folder, image)
-        with torch.inference_mode():
-            made = loaded.family.encode(loaded.model, [inputs], range(len(states))).encoder[0]
-        for layer, state in enumerate(states):
-            assert_equal(made[layer], state[-inputs.layout.patches :])
-        return
-    (block,) = captured(loaded, [image], "all", kind=Exact)
-    keys, values = plain.keys_and_values(folder, image)
-    assert keys.shape[2] == block.layout.tokens
-    picked = torch.from_numpy(block.layout.positions())
-    assert_equal(block.site["key"], keys[:, :, picked])
-    assert_equal(block.site["value"], values[:, :, picked])
 
 
 def ident(case: Any) -> str | None:
