@@ -20,7 +20,8 @@ from kvstore.contracts import Inputs
 from kvstore.eval.forward import Answerer
 from kvstore.eval.prompts import expanded, option_ids, prompt
 from kvstore.eval.questions import Asked
-from kvstore.models import Loaded, load, processor
+from kvstore.models import Loaded, load
+from kvstore.prompting import processor
 
 TOLERANCE = 1e-4
 MODELS = ("tiny-onevision-untrained", "tiny-next-untrained", "tiny-qwen-untrained")
