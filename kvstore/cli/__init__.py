@@ -36,6 +36,7 @@ COMMANDS = (
     "ls",
     "runs",
     "check",
+    "repair",
     "optimize",
     "drop",
 )

@@ -232,7 +232,8 @@ class _Session:
         run = next((run for run in self.store.runs() if run["run_id"] == self.run_id), None)
         if run is None:
             return write.begin(self.store.lance, self.run_id, self.schemas)
-        return vectors.rewind(self.store.lance, self.run_id, run["versions"])
+        versions = vectors.rewind(self.store.lance, self.run_id, run["versions"])
+        return versions | write.create(self.store.lance, self.run_id, self.schemas)
 
     def _annotated(self) -> set[tuple[str, str]]:
         """Names and contents of this data set's images that are annotated already."""

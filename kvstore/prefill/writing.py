@@ -22,6 +22,7 @@ from kvstore.prefill.blocks import Buffer
 from kvstore.prefill.record import Progress
 from kvstore.prefill.rows import Layers, Stored, record_batches
 from kvstore.vectors import schema as tables
+from kvstore.vectors.checksums import Sums
 from kvstore.vectors.write import commit, sync, write_fragment
 
 WRITERS = 4
@@ -103,8 +104,12 @@ class Writer:
     def _write(self, window: Window) -> Window:
         start = time.perf_counter()
         try:
+            sums = Sums()
             for kind, schema in self.schemas.items():
-                blocks = record_batches(kind, schema, window.images, self.layers)
+                if kind == tables.CHECKSUM:
+                    blocks = sums.batches()
+                else:
+                    blocks = sums.seen(kind, record_batches(kind, schema, window.images, self.layers))
                 path = tables.location(self.lance_dir, self.run_id, kind)
                 window.fragments[kind] = write_fragment(path, schema, blocks) if window.images else []
         finally:

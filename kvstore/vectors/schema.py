@@ -27,6 +27,8 @@ TEXT_INPUT = "text_input"
 TEXT_ENCODER = "text_encoder"
 #: Internal: one row per image, where its patches lie in the run's tables.
 PATCH_SPAN = "patch_span"
+#: Internal: one row per image and table, the checksum of its rows there (see `kvstore.vectors.checksums`).
+CHECKSUM = "checksum"
 #: Internal: sums over images of each key position, from which key_stat is made.
 KEY_MOMENT = "key_moment"
 
@@ -100,7 +102,8 @@ def schemas(shape: Shape) -> dict[str, pa.Schema]:
         columns[PATCH_INPUT] = [_IMAGE, _PATCH, _vector("feature", shape.input)]
     if shape.encoder:
         columns[PATCH_ENCODER] = [_IMAGE, _LAYER, _PATCH, _vector("feature", shape.encoder)]
-    return {kind: pa.schema(fields, shape.metadata()) for kind, fields in columns.items()}
+    made = {kind: pa.schema(fields, shape.metadata()) for kind, fields in columns.items()}
+    return made | {CHECKSUM: CHECKSUMS}  # the last: it is of the others
 
 
 def text_schema(kind: str, widths: Mapping[str, int]) -> pa.Schema:
@@ -109,6 +112,10 @@ def text_schema(kind: str, widths: Mapping[str, int]) -> pa.Schema:
     return pa.schema([*axes, *_vectors(widths.items())])
 
 
+#: Schema of table ``checksum``.
+CHECKSUMS = pa.schema(
+    [_IMAGE, pa.field("kind", pa.string(), nullable=False), pa.field("sum", pa.uint64(), nullable=False)]
+)
 _SPAN = [
     _IMAGE,
     pa.field("first_patch", pa.int64(), False),  # patches stored before this image

@@ -1,0 +1,37 @@
+"""`kvstore repair`: take broken images out of a run."""
+
+from __future__ import annotations
+
+import sys
+from typing import Annotated
+
+import typer
+
+from kvstore.cli.options import STORE, RecipesOption, StoreOption
+
+
+def command(
+    run: Annotated[str, typer.Argument(metavar="RUN", help="Name of the run, as `kvstore runs` lists it.")],
+    store: StoreOption = STORE,
+    recipes: RecipesOption = None,
+) -> None:
+    """Take what `kvstore check --deep` finds broken out of a run; the same ingest then makes it again.
+
+    Predictions, figures and key statistics of the run are removed if images are: they may have been made of
+    broken vectors. Answers stay, since a model gives them to images.
+
+    Example: kvstore repair coco-tiny-onevision --store ./s
+    """
+    from kvstore.repair import repair
+    from kvstore.store import Store
+
+    done = repair(Store.open(store), run)
+    if done.indices:
+        print(f"run {run}: index made anew of {', '.join(done.indices)}", file=sys.stderr)
+    if done.images:
+        told = f"run {run}: {len(done.images)} broken images taken out"
+        if done.derived:
+            told += f", and {done.derived} predictions and figures"
+        print(f"{told}; the same `kvstore ingest` makes the images again", file=sys.stderr)
+    if not done.indices and not done.images:
+        print(f"run {run}: nothing is broken", file=sys.stderr)

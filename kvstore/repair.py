@@ -1,0 +1,109 @@
+"""`kvstore repair`: take what is broken out of a run, so that the same ingest makes it again.
+
+Files that hold a broken image are written anew without it, from the rows that can be read; all others stay
+as they are. What was made of the vectors, predictions, figures and key statistics, goes as well: nobody knows
+which of it was made of broken ones.
+"""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Collection
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from kvstore import verify
+from kvstore.errors import StoreError, UnknownNameError
+
+if TYPE_CHECKING:
+    from kvstore.store import Store
+
+_MADE_OF_VECTORS = ("key_stat", "match", "segment", "mask", "score")
+
+
+@dataclass(frozen=True)
+class Repaired:
+    """Images taken out, tables whose index was made anew, and predictions and figures that went."""
+
+    images: list[int]
+    indices: list[str]
+    derived: int
+
+
+def tasks(store: Store, run_id: str | None = None) -> list[verify.Task]:
+    """What there is to read of each run, or of one; `UnknownNameError` for a run that is not there."""
+    runs = store.runs()
+    if run_id is not None and run_id not in {run["run_id"] for run in runs}:
+        raise UnknownNameError("run", run_id, [run["run_id"] for run in runs])
+    with store.tables() as con:
+        found = con.execute(
+            "select run_id, image_id, sum(rows * columns)::bigint from token_grid group by run_id, image_id"
+        ).fetchall()
+    patches: dict[str, dict[int, int]] = {}
+    for run, image, count in found:
+        patches.setdefault(run, {})[image] = count
+    return [
+        verify.Task(store.lance, run["run_id"], run["versions"], patches.get(run["run_id"], {}))
+        for run in runs
+        if run_id in (None, run["run_id"])
+    ]
+
+
+def repair(store: Store, run_id: str) -> Repaired:
+    """Take out the images of a run that `verify` finds broken, and make broken indices anew.
+
+    Raises `UnknownNameError`, `StoreBusyError` while the run is being ingested, and `StoreError` where a
+    table cannot be read at all, so that only a new ingest helps.
+    """
+    (task,) = tasks(store, run_id)
+    with store.hold(run_id):
+        from kvstore import vectors
+
+        vectors.rewind(store.lance, run_id, task.versions)
+        verdict = verify.verify(task)
+        lost = [part for part in verdict.broken if part.image_id is None]
+        if lost and not verdict.broken_images:
+            raise StoreError(
+                f"table {lost[0].kind} of run {run_id} is broken as a whole ({lost[0].why}); "
+                f"kvstore drop {run_id} --now, and ingest it again"
+            )
+        return _mend(store, task, verdict)
+
+
+def _mend(store: Store, task: verify.Task, verdict: verify.Verdict) -> Repaired:
+    from kvstore.vectors import schema as tables
+    from kvstore.vectors import without
+
+    stale = {part.kind for part in verdict.broken if "index" in part.why}
+    torn = {part.image_id for part in verdict.broken if part.image_id is not None and "index" not in part.why}
+    versions, indices = without.indexed(store.lance, task.run_id, stale), sorted(stale)
+    if torn:
+        versions |= without.images(store.lance, task.run_id, task.versions, torn)
+        shutil.rmtree(tables.location(store.lance, task.run_id, tables.KEY_MOMENT), ignore_errors=True)
+    derived = _forget(store, task.run_id, torn, versions)
+    return Repaired(sorted(torn), indices, derived)
+
+
+def _forget(store: Store, run_id: str, images: Collection[int], versions: dict[str, int]) -> int:
+    """The catalog's side; how many predictions and figures went."""
+    from kvstore.prefill import record
+
+    gone = 0
+    with store.publish() as con:
+        for image in images:
+            con.execute(
+                "delete from token_grid where run_id = $run and image_id = $image",
+                {"run": run_id, "image": image},
+            )
+        for table in _MADE_OF_VECTORS if images else ():
+            row = con.execute(f"select count(*) from {table} where run_id = $run", {"run": run_id}).fetchone()
+            gone += int(row[0]) if row and table != "key_stat" else 0
+            con.execute(f"delete from {table} where run_id = $run", {"run": run_id})
+        if images:
+            con.execute(
+                "update run set state = 'interrupted', images = "
+                "(select count(distinct image_id) from token_grid where run_id = $run) where run_id = $run",
+                {"run": run_id},
+            )
+        record.set_versions(con, run_id, versions)
+    return gone

@@ -1,0 +1,216 @@
+"""`kvstore check --deep`: is every stored row what was written? Reads all of a run's tables.
+
+Each image's rows of each table are held to their checksum, the tables' lengths and the images' places to the
+catalog, and what the zone map finds of an image to what is there. A process of its own reads: what broken
+files do to Lance, an abort included, ends the reading of one part, and another process goes on with the next.
+"""
+
+from __future__ import annotations
+
+import multiprocessing
+import os
+import signal
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, field
+from multiprocessing.connection import Connection
+from pathlib import Path
+from typing import Any
+
+from kvstore.outside import reason
+
+
+@dataclass(frozen=True)
+class Broken:
+    """An image's rows of one table, or with no image the table, that are not what was stored, and why."""
+
+    kind: str
+    image_id: int | None
+    why: str
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """What was found of a run: its images, how many rows of tables have no checksum, and what is broken."""
+
+    run_id: str
+    images: int
+    unsummed: int = 0
+    broken: tuple[Broken, ...] = ()
+
+    @property
+    def broken_images(self) -> list[int]:
+        """The images of which something is broken, in order."""
+        return sorted({part.image_id for part in self.broken if part.image_id is not None})
+
+
+@dataclass
+class Task:
+    """What to read: a run's tables as of `versions`; `patches` are the catalog's, by image."""
+
+    lance: Path
+    run_id: str
+    versions: Mapping[str, int]
+    patches: Mapping[int, int]
+    first: int = 0  # parts before this one are done
+    unsummed: int = 0
+    broken: list[Broken] = field(default_factory=list)
+
+    @property
+    def parts(self) -> int:
+        """How many there are to read, about: one for each image and table."""
+        return len(self.patches) * sum(kind.startswith("p") for kind in self.versions)
+
+
+def verify(task: Task, advance: Callable[[int], None] = lambda count: None) -> Verdict:
+    """Read all that the run has, by processes of their own; `advance` is told of parts as they are done."""
+    while not _by_a_process(task, advance):
+        pass
+    return Verdict(task.run_id, len(task.patches), task.unsummed, tuple(task.broken))
+
+
+def _by_a_process(task: Task, advance: Callable[[int], None]) -> bool:
+    """Go on until all is read, or until reading ended the process: then the part at hand is broken."""
+    context = multiprocessing.get_context("spawn")  # Lance has threads, which a fork would lose
+    here, there = context.Pipe(duplex=False)
+    process = context.Process(target=_work, args=(there, task), daemon=True)
+    process.start()
+    there.close()
+    at: tuple[str, int | None] = ("patch_span", None)
+    try:
+        while (message := here.recv()) is not None:
+            if isinstance(message, Broken):
+                task.broken.append(message)
+            elif isinstance(message, int):
+                task.unsummed = message
+            else:
+                at = message
+                task.first += 1
+                advance(1)
+        return True
+    except EOFError:
+        process.join()
+        code = process.exitcode or 0
+        ended = signal.Signals(-code).name if code < 0 else f"exit code {code}"
+        task.broken.append(Broken(*at, f"reading it ended the process ({ended})"))
+        return task.first == 0  # nothing can be read at all
+    finally:
+        process.join()
+
+
+# ------------------------------------------------------------------------------- in the other process
+
+
+def _work(pipe: Connection, task: Task) -> None:
+    os.dup2(os.open(os.devnull, os.O_WRONLY), 2)  # where Rust and C++ write what they die of
+    parts = _Parts(task)
+    for number, (kind, image_id, look) in enumerate(parts):
+        if number < task.first:
+            continue
+        pipe.send((kind, image_id))
+        why = _looked(look)
+        if why:
+            pipe.send(Broken(kind, image_id, why))
+    pipe.send(parts.unsummed)
+    pipe.send(None)
+
+
+def _looked(look: Callable[[], str]) -> str:
+    try:
+        return look()
+    except Exception as error:
+        return f"it cannot be read: {reason(error, 150)}"
+    except BaseException as error:
+        if type(error).__name__ != "PanicException":  # of Rust
+            raise
+        return f"it cannot be read: {reason(error, 150)}"
+
+
+Part = tuple[str, int | None, Callable[[], str]]
+
+
+class _Parts:
+    """The parts of a run in a fixed order, each with what looks at it and says what is wrong."""
+
+    def __init__(self, task: Task) -> None:
+        self.task = task
+        self.unsummed = 0
+        self.reader: Any = None
+        self.sums: dict[tuple[int, str], int] = {}
+
+    def __iter__(self) -> Iterator[Part]:
+        from kvstore.vectors import schema as tables
+
+        yield tables.PATCH_SPAN, None, self._spans
+        if self.reader is None:
+            return
+        yield tables.CHECKSUM, None, self._read_sums
+        kinds = [k for k in (tables.PATCH_SPAN, *tables.PUBLIC) if k in self.task.versions]
+        for kind in kinds:
+            dataset = self._open(kind)
+            yield kind, None, lambda kind=kind, dataset=dataset: self._whole(kind, dataset)  # type: ignore[misc]
+            if dataset is None:
+                continue
+            first = 0
+            for image_id, (_, patches) in self.reader.spans.items():
+                rows = self.reader.rows_in(kind, patches)
+                yield kind, image_id, self._image(kind, dataset, image_id, first, rows)
+                first += rows
+
+    def _open(self, kind: str) -> Any:
+        from kvstore import vectors
+
+        try:
+            return vectors.opened(self.task.lance, self.task.run_id, kind, self.task.versions)
+        except Exception:
+            return None
+
+    def _spans(self) -> str:
+        """The spans are those of the catalog's images, one after another."""
+        from kvstore import vectors
+
+        self.reader = vectors.Reader(self.task.lance, self.task.run_id, self.task.versions)
+        first = 0
+        for image_id, (start, patches) in self.reader.spans.items():
+            if start != first or patches != self.task.patches.get(image_id):
+                return (
+                    f"image {image_id} has {patches} patches from {start} on, which the catalog does not say"
+                )
+            first += patches
+        missing = self.task.patches.keys() - self.reader.spans.keys()
+        return f"it lacks image {min(missing)} of the catalog" if missing else ""
+
+    def _read_sums(self) -> str:
+        from kvstore.vectors import schema as tables
+
+        if tables.CHECKSUM not in self.task.versions:
+            return ""
+        dataset = self._open(tables.CHECKSUM)
+        if dataset is None:
+            return "it cannot be opened"
+        found = dataset.to_table().to_pydict()
+        self.sums = dict(zip(zip(found["image_id"], found["kind"], strict=True), found["sum"], strict=True))
+        return ""
+
+    def _whole(self, kind: str, dataset: Any) -> str:
+        if dataset is None:
+            return "it cannot be opened"
+        there = sum(fragment.count_rows() for fragment in dataset.get_fragments())
+        due = sum(self.reader.rows_in(kind, patches) for _, patches in self.reader.spans.values())
+        return "" if there == due else f"it has {there} rows, and its images {due}"
+
+    def _image(self, kind: str, dataset: Any, image_id: int, first: int, rows: int) -> Callable[[], str]:
+        from kvstore.vectors import schema as tables
+        from kvstore.vectors.checksums import checksum
+
+        due = self.sums.get((image_id, kind))
+        self.unsummed += due is None
+
+        def look() -> str:
+            table = dataset.to_table(offset=first, limit=rows)
+            if due is not None and checksum(table) != due:
+                return "its rows differ from those that were stored"
+            if kind in tables.PUBLIC and dataset.count_rows(filter=f"image_id = {image_id}") != rows:
+                return "its index on image_id does not find its rows"
+            return ""
+
+        return look
