@@ -44,12 +44,12 @@ COMMANDS = (
 
 def main(args: Sequence[str] | None = None) -> None:
     """Run one command and exit with its code."""
+    ending.open_streams()  # first: what is opened next would get a closed stream's number
     code = interrupts.run(lambda: _run(list(sys.argv[1:] if args is None else args)), ends=args is None)
     raise SystemExit(code)
 
 
 def _run(args: list[str]) -> int:
-    ending.open_streams()
     given = _debugged(args)
     with ending.quiet_libraries():
         code = _guarded(given)
