@@ -103,7 +103,7 @@ class Bench:
         root = self.folder / "trial"
         shutil.rmtree(root, ignore_errors=True)
         if name != "ingest":
-            shutil.copytree(self.folder / "whole", root)
+            shutil.copytree(self.folder / "whole", root, symlinks=True)
         return root
 
     def trial(self, name: str, chance: random.Random) -> Trial:
