@@ -26,7 +26,7 @@ def command(
     store: StoreOption = STORE,
     recipes: RecipesOption = None,
 ) -> None:
-    """Run every check of sql/checks; exit code 1 when one finds a row, or cannot read the tables.
+    """Run every check of sql/checks; exit code 1 for any finding.
 
     Example: kvstore check --deep --store ./s
     """

@@ -15,10 +15,10 @@ def command(
     store: StoreOption = STORE,
     recipes: RecipesOption = None,
 ) -> None:
-    """Take what `kvstore check --deep` finds broken out of a run; the same ingest then makes it again.
+    """Take broken images out of a run, to be ingested again.
 
-    Predictions, figures and key statistics of the run are removed if images are: they may have been made of
-    broken vectors. Answers stay, since a model gives them to images.
+    What is broken is what `kvstore check --deep` finds. If images are, the run's predictions, figures and key
+    statistics are removed too: they may have been made of broken vectors. Answers stay, which a model gives.
 
     Example: kvstore repair coco-tiny-onevision --store ./s
     """
