@@ -81,12 +81,17 @@ def load_config(name: str) -> Loaded:
 
 def _checked(folder: Path, config: Any, image_processor: Any, family: ModuleType) -> Any:
     """The model without weights; `ModelError` where its settings contradict its processor's."""
+    from PIL import Image
+
     checkpoints.check_quantisation(config)
     _check_depth(config)
     skeleton = checkpoints.skeleton(config, encoder=_is_encoder(family))
-    if hasattr(family, "check"):
-        with pretrained.told(f"the settings in '{folder}' cannot be used", pretrained.AGAIN):
+    with pretrained.told(f"the settings in '{folder}' cannot be used", pretrained.AGAIN):
+        if hasattr(family, "check"):
             family.check(skeleton, image_processor, model_files.processor_settings(folder))
+        made = family.preprocess(config, image_processor, Image.new("RGB", (64, 48)), "base")
+        if not made.pixels.isfinite().all():
+            raise ModelError("preprocessor_config.json makes pixels that are not finite; see image_std")
     return skeleton
 
 

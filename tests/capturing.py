@@ -62,19 +62,19 @@ def assert_equal(found: torch.Tensor, expected: torch.Tensor) -> None:
     assert float((found - expected).abs().max()) <= 2e-5 * float(expected.square().mean().sqrt())
 
 
-def assert_as_plain(folder: Path, image: Image.Image) -> None:
-    """What is captured of an image is what plain transformers makes of it with the same folder."""
+def assert_as_plain(folder: Path, image: Image.Image, reference: Path | None = None) -> None:
+    """What is captured of an image is what plain transformers makes of it with that or another folder."""
     loaded = models.load(str(folder), "cpu", "float32")
     if loaded.is_encoder:
         inputs = loaded.family.preprocess(loaded.config, loaded.image_processor, image, "base")
-        states = plain.hidden_states(folder, image)
+        states = plain.hidden_states(reference or folder, image)
         with torch.inference_mode():
             made = loaded.family.encode(loaded.model, [inputs], range(len(states))).encoder[0]
         for layer, state in enumerate(states):
             assert_equal(made[layer], state[-inputs.layout.patches :])
         return
     (block,) = captured(loaded, [image], "all", kind=Exact)
-    keys, values = plain.keys_and_values(folder, image)
+    keys, values = plain.keys_and_values(reference or folder, image)
     assert keys.shape[2] == block.layout.tokens
     picked = torch.from_numpy(block.layout.positions())
     assert_equal(block.site["key"], keys[:, :, picked])

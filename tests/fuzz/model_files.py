@@ -97,10 +97,13 @@ def fault(case: Case) -> str | None:
     with tempfile.TemporaryDirectory() as folder, warnings.catch_warnings():
         warnings.simplefilter("ignore")
         pretrained.tokenizer.cache_clear()
-        said = io.StringIO()
+        said, reference = io.StringIO(), None
+        if case.file == "processor_config.json" and case.value in ("null", "nothing"):
+            # older folders lack what it says: config.json says the same, which transformers does not look up
+            reference = tiny.loaded(case.model).folder
         try:
             with contextlib.redirect_stderr(said):
-                assert_as_plain(write(case, Path(folder)), tiny.noise((150, 90)))
+                assert_as_plain(write(case, Path(folder)), tiny.noise((150, 90)), reference)
         except KvstoreError as error:
             told = str(error)
             single = len(told) <= LINE and told.isprintable()
