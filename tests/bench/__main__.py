@@ -18,6 +18,7 @@ from tests.bench.figure import Figure
 NAMES = (
     "help_time",
     "lance_writing",
+    "checksums",
     "capture",
     "whole_ingest",
     "block_read",
