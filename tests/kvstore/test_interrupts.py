@@ -146,3 +146,20 @@ def test_a_signal_amid_publishes_leaves_whole_ones_and_nothing_else(
         assert sorted(path.name for path in tmp_path.iterdir()) == ["catalog.duckdb", "lance", "locks"]
         assert not list(tmp_path.glob("locks/*.queue/*"))
         assert not list(tmp_path.glob("locks/*.json"))
+
+
+def test_ctrl_c_while_the_command_line_is_loaded_ends_without_a_traceback():
+    code = """
+import os, signal, sys
+import kvstore.__main__ as program
+
+class Loading:
+    def find_spec(self, name, path=None, target=None):
+        if name == "kvstore.cli":
+            os.kill(os.getpid(), signal.SIGINT)
+
+sys.meta_path.insert(0, Loading())
+program.main()
+"""
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60)
+    assert (done.returncode, done.stderr) == (-signal.SIGINT, "")
