@@ -217,7 +217,7 @@ def _define(con: duckdb.DuckDBPyConnection, lance: Path) -> None:
     for table in TABLES:
         con.execute(_view(table, [one for one in held if one.kind == table]))
     con.execute(_paths(held))
-    for name in ("views.sql", "macros.sql", "intervals.sql", "figures.sql", "answers.sql"):
+    for name in ("views.sql", "macros.sql", "intervals.sql", "hits.sql", "figures.sql", "answers.sql"):
         con.execute((recipes.SHIPPED / "sql" / name).read_text(encoding="utf-8"))
     con.execute("commit")
 
