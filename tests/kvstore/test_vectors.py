@@ -50,7 +50,7 @@ def written(tmp_path: Path) -> Iterator[Written]:
         }
         for image, n in PATCHES.items()
     }
-    schemas = {k: s for k, s in tables.schemas(SHAPE).items() if k != tables.POOLED_KV}
+    schemas = {k: s for k, s in tables.schemas(SHAPE).items() if k not in (tables.POOLED_KV, tables.CHECKSUM)}
     write.create(tmp_path, "run", schemas)
     first = dict(zip(PATCHES, np.cumsum([0, *PATCHES.values()]), strict=False))
     for images in ((7, 3), (11, 4)):

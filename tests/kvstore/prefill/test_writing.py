@@ -192,10 +192,10 @@ def test_a_disk_that_fills_up_keeps_what_was_committed_and_goes_on_later(
 
 @pytest.fixture
 def small_disk(tmp_path: Path) -> Iterator[Path]:
-    """A disk of 24 MB, where one may be mounted."""
+    """A disk of 32 MB, where one may be mounted."""
     place = tmp_path / "disk"
     place.mkdir()
-    command = ["mount", "-t", "tmpfs", "-o", "size=24m", "tmpfs", str(place)]
+    command = ["mount", "-t", "tmpfs", "-o", "size=32m", "tmpfs", str(place)]
     try:
         done = subprocess.run(command, capture_output=True, text=True, check=False)
     except FileNotFoundError:
@@ -215,7 +215,7 @@ def test_a_real_disk_that_is_full_in_the_middle(
     ballast = small_disk / "ballast"
     free = shutil.disk_usage(small_disk).free
     catalog = store.catalog.stat().st_size
-    ballast.write_bytes(b"x" * (free - catalog - (1 << 20)))
+    ballast.write_bytes(b"x" * (free - catalog - (3 << 20)))
     monkeypatch.setattr(forecast, "_free", lambda store: 1 << 40)
     with pytest.raises(NoSpaceError):
         ingest(small_disk / "s", images, **wanted)
