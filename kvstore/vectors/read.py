@@ -184,7 +184,7 @@ class Reader:
         row = first * len(layers) * heads + layers.index(layer) * block
         try:
             return column.rows(row, block).reshape(heads, patches, column.width)
-        except (OSError, ValueError) as error:
+        except (OSError, ValueError, IndexError) as error:  # fewer rows than there should be, too
             kind, _ = tables.column_of(site)
             raise StoreError(warehouse.unreadable(self.run_id, kind, error)) from error
 

@@ -263,6 +263,7 @@ def test_the_catalog_knows_an_encoder_as_a_model_without_a_language_model(whole:
         ("tiny-clip", 0, True), ("tiny-dinov2", 0, True), ("tiny-encoder", 0, False)
     ]  # fmt: skip
     assert {path.name.split(".")[-2] for path in whole.lance.glob("*.lance")} == {
+        "checksum",
         "patch_encoder",
         "patch_span",
     }

@@ -278,7 +278,7 @@ def test_a_name_that_the_folder_cannot_hold_is_refused(tmp_path: Path, names: li
 
 
 def test_a_data_set_without_images_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(datasets, "load", lambda *args: made())
+    monkeypatch.setattr(datasets, "load", lambda *args, **options: made())
     with pytest.raises(DatasetError, match="no images to export"):
         export("shapes", "coco", tmp_path / "new")
     assert list(tmp_path.iterdir()) == []

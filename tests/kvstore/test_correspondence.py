@@ -22,7 +22,7 @@ from kvstore.probes import (
 from kvstore.query import run_analysis
 from tests.intervals import Found, check
 from tests.pairs import Pair, add_pairs
-from tests.stores import Made, write_tables
+from tests.stores import Made, name_versions, write_tables
 from tests.stores import make_store as make
 
 Make = Callable[..., Made]
@@ -166,6 +166,8 @@ def write_two_grids(made: Made, source: np.ndarray, target: np.ndarray) -> None:
         {b"kvstore.layers": b"3", b"kvstore.heads": b"1", b"kvstore.encoder_layers": b""}
     )
     lance.write_dataset(span, str(made.store.lance / "run.patch_span.lance"))
+    paths = {kind: str(made.store.lance / f"run.{kind}.lance") for kind in ("patch_kv", "patch_span")}
+    name_versions(made.store, "run", {kind: lance.dataset(path).version for kind, path in paths.items()})
     with made.store.publish() as con:
         for image, rows, columns, x1, y1 in ((1, 27, 27, 270, 54), (2, 10, 14, 28, 100)):
             con.execute(
@@ -413,7 +415,7 @@ def test_chance_of_bilinear_is_the_mean_over_all_pixels_of_the_target(make_store
             for _, (x, y) in pair.points.values():
                 hits[n] += (np.hypot(xs - x, ys - y) <= alpha * max(pair.target_box[2:])).mean()
                 points[n] += 1
-        check(found[f"pck@{alpha:.2f}", "chance", 0, None], hits, points)
+        check(found[f"pck@{alpha:.2f}", "chance", 0, None], hits, points, images_of(pairs))
 
 
 def test_position_of_bilinear_is_the_pixel_at_the_same_relative_place(make_store: Make) -> None:
