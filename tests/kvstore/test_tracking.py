@@ -14,7 +14,7 @@ from kvstore.masks import from_array, to_array
 from kvstore.probes import Request, _predictions, _vectors, find, tracking
 from kvstore.query import run_analysis
 from tests.pairs import write_spans
-from tests.stores import Made, write_tables
+from tests.stores import Made, name_versions, write_tables
 
 Make = Callable[..., Made]
 Array = np.ndarray[Any, Any]
@@ -58,7 +58,8 @@ def replace(made: Made, values: Array) -> None:
 
     for table in ("patch_kv", "pooled_kv"):
         shutil.rmtree(made.store.lance / f"run.{table}.lance")
-    write_tables(made.store.lance, "run", {"value": values}, made.layers, made.image_ids)
+    versions = write_tables(made.store.lance, "run", {"value": values}, made.layers, made.image_ids)
+    name_versions(made.store, "run", versions)
     made.vectors["run"]["value"] = values
 
 
