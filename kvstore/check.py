@@ -8,17 +8,13 @@ A check that cannot run is a finding as well: broken files make DuckDB and Lance
 
 from __future__ import annotations
 
-import multiprocessing
-import os
-import signal
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
-from multiprocessing.connection import Connection
 from pathlib import Path
 
 import duckdb
 
-from kvstore import query, recipes, warehouse
+from kvstore import apart, query, recipes, warehouse
 
 
 @dataclass(frozen=True)
@@ -53,29 +49,22 @@ def findings_apart(catalog: Path, lance: Path) -> list[Finding]:
 
 def _by_a_process(catalog: Path, lance: Path, files: Mapping[str, Path]) -> Iterator[Finding]:
     """Findings until all are made or the process ends; what it ended over is the last one."""
-    context = multiprocessing.get_context("spawn")  # Lance has threads, which a fork would lose
-    here, there = context.Pipe(duplex=False)
-    process = context.Process(target=_work, args=(there, catalog, lance, dict(files)), daemon=True)
-    process.start()
-    there.close()
-    for name, path in dict(files).items():
-        try:
-            yield here.recv()
-        except EOFError:
-            process.join()
-            code = process.exitcode or 0
-            ended = f"by {signal.Signals(-code).name}" if code < 0 else f"with exit code {code}"
-            told = f"cannot run: the process that read the tables ended {ended}; a file of theirs is broken"
-            yield Finding(name, query.grain(query.read_text(path)), 1, told)
-            return
-    process.join()
+    left = dict(files)
+    try:
+        for finding in apart.messages(read, catalog, lance, dict(files)):
+            del left[finding.check]
+            yield finding
+    except apart.EndedError as ended:
+        name, path = next(iter(left.items()))
+        told = f"cannot run: the process that read the tables ended {ended}; a file of theirs is broken"
+        yield Finding(name, query.grain(query.read_text(path)), 1, told)
 
 
-def _work(pipe: Connection, catalog: Path, lance: Path, files: Mapping[str, Path]) -> None:
-    os.dup2(os.open(os.devnull, os.O_WRONLY), 2)  # where Rust and C++ write what they die of
+def read(catalog: Path, lance: Path, files: Mapping[str, Path]) -> Iterator[Finding]:
+    """The findings of these checks, in order."""
     with warehouse.connect(catalog, lance) as con:
         for name, path in files.items():
-            pipe.send(_run(con, name, path))
+            yield _run(con, name, path)
 
 
 def _files() -> dict[str, Path]:

@@ -7,15 +7,12 @@ files do to Lance, an abort included, ends the reading of one part, and another 
 
 from __future__ import annotations
 
-import multiprocessing
-import os
-import signal
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
-from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import Any
 
+from kvstore import apart
 from kvstore.outside import reason
 
 
@@ -63,55 +60,47 @@ class Task:
 
 def verify(task: Task, advance: Callable[[int], None] = lambda count: None) -> Verdict:
     """Read all that the run has, by processes of their own; `advance` is told of parts as they are done."""
-    while not _by_a_process(task, advance):
-        pass
+    before, at = -1, Broken("patch_span", None, "")
+    while before < task.first:  # else a process ended that had begun no further part: the next would, too
+        before = task.first
+        try:
+            for message in apart.messages(read, task):
+                if isinstance(message, int):
+                    task.unsummed = message
+                elif message.why:
+                    task.broken.append(message)
+                else:
+                    at = message
+                    task.first += 1
+                    advance(1)
+            break
+        except apart.EndedError as ended:
+            rest = "" if before < task.first else "; what comes after it is not read"
+            image_id = at.image_id if before < task.first else None
+            task.broken.append(Broken(at.kind, image_id, f"reading it ended the process {ended}{rest}"))
     return Verdict(task.run_id, len(task.patches), task.unsummed, tuple(task.broken))
-
-
-def _by_a_process(task: Task, advance: Callable[[int], None]) -> bool:
-    """Go on until all is read, or until reading ended the process: then the part at hand is broken."""
-    context = multiprocessing.get_context("spawn")  # Lance has threads, which a fork would lose
-    here, there = context.Pipe(duplex=False)
-    process = context.Process(target=_work, args=(there, task), daemon=True)
-    process.start()
-    there.close()
-    at: tuple[str, int | None] = ("patch_span", None)
-    try:
-        while (message := here.recv()) is not None:
-            if isinstance(message, Broken):
-                task.broken.append(message)
-            elif isinstance(message, int):
-                task.unsummed = message
-            else:
-                at = message
-                task.first += 1
-                advance(1)
-        return True
-    except EOFError:
-        process.join()
-        code = process.exitcode or 0
-        ended = signal.Signals(-code).name if code < 0 else f"exit code {code}"
-        task.broken.append(Broken(*at, f"reading it ended the process ({ended})"))
-        return task.first == 0  # nothing can be read at all
-    finally:
-        process.join()
 
 
 # ------------------------------------------------------------------------------- in the other process
 
+#: The first parts, the images' places and the checksums, are what all others are held to.
+_GROUND = 2
 
-def _work(pipe: Connection, task: Task) -> None:
-    os.dup2(os.open(os.devnull, os.O_WRONLY), 2)  # where Rust and C++ write what they die of
+
+def read(task: Task) -> Iterator[Broken | int]:
+    """Each part that is not done yet, with no reason as it is begun and with one where it is broken.
+
+    At the end the number of parts that have no checksum.
+    """
     parts = _Parts(task)
     for number, (kind, image_id, look) in enumerate(parts):
-        if number < task.first:
-            continue
-        pipe.send((kind, image_id))
-        why = _looked(look)
-        if why:
-            pipe.send(Broken(kind, image_id, why))
-    pipe.send(parts.unsummed)
-    pipe.send(None)
+        new = number >= task.first
+        if new:
+            yield Broken(kind, image_id, "")
+        why = _looked(look) if new or number < _GROUND else ""
+        if why and new:
+            yield Broken(kind, image_id, why)
+    yield parts.unsummed
 
 
 def _looked(look: Callable[[], str]) -> str:

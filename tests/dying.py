@@ -1,21 +1,36 @@
-"""A process of `kvstore check` that dies as Lance does over a broken file, for tests."""
+"""Readers that die as Lance does over a broken file, for tests; another process finds them by name."""
 
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping
-from multiprocessing.connection import Connection
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 
-from kvstore import check
+from kvstore import check, verify
 
 AT = "patch_kv_complete"
-_work = check._work
+#: The part of a run at which reading dies.
+PART = ("patch_kv", 1)
+_checks, _parts = check.read, verify.read
 
 
-def work(pipe: Connection, catalog: Path, lance: Path, files: Mapping[str, Path]) -> None:
+def checks(catalog: Path, lance: Path, files: Mapping[str, Path]) -> Iterator[check.Finding]:
     """All checks before `AT` are made; it aborts."""
     before = {name: path for name, path in files.items() if name < AT} if AT in files else files
-    _work(pipe, catalog, lance, before)
+    yield from _checks(catalog, lance, before)
     if AT in files:
         os.abort()
+
+
+def parts(task: verify.Task) -> Iterator[verify.Broken | int]:
+    """Reading is as it is, but for `PART`: it aborts."""
+    for message in _parts(task):
+        yield message
+        if isinstance(message, verify.Broken) and (message.kind, message.image_id) == PART:
+            os.abort()
+
+
+def nothing(task: verify.Task) -> Iterator[verify.Broken | int]:
+    """It aborts before the first part."""
+    os.abort()
+    yield 0

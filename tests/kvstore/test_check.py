@@ -145,7 +145,7 @@ def test_a_table_that_cannot_be_read_is_told_and_the_other_checks_are_made(make_
 
 def test_an_abort_ends_one_check_and_not_the_command(make_store, monkeypatch):
     store = make_store(sites=EVERY).store
-    monkeypatch.setattr(check, "_work", dying.work)
+    monkeypatch.setattr(check, "read", dying.checks)
     found = {finding.check: finding for finding in check.findings_apart(store.catalog, store.lance)}
     assert found.keys() == recipes.listing("sql/checks", ".sql").keys()
     assert [name for name, finding in found.items() if not finding.ok] == [dying.AT]

@@ -13,12 +13,14 @@ import pytest
 import xxhash
 
 from kvstore import vectors
+from kvstore import verify as verifying
 from kvstore.errors import StoreError, UnknownNameError
 from kvstore.repair import repair, tasks
 from kvstore.store import Store
 from kvstore.vectors import schema as tables
 from kvstore.vectors.checksums import checksum
 from kvstore.verify import Verdict, verify
+from tests import dying
 from tests.ingesting import assert_clean, ingest, pictures, query, rows
 
 RUN = "folder-tiny-onevision"
@@ -156,6 +158,20 @@ def test_any_byte_of_any_data_file_of_vectors_is_noticed(whole: Store, tmp_path:
         if not verdict(store).broken:
             unnoticed.append((kind, file.name, first, len(data)))
     assert unnoticed == []
+
+
+def test_an_abort_ends_one_part_and_the_rest_is_read(store: Store, monkeypatch: pytest.MonkeyPatch):
+    damage(store, "patch_encoder", image=4)
+    monkeypatch.setattr(verifying, "read", dying.parts)
+    found = verdict(store)
+    assert [(part.kind, part.image_id) for part in found.broken] == [dying.PART, ("patch_encoder", 4)]
+    assert "ended the process by SIGABRT" in found.broken[0].why
+
+
+def test_where_nothing_can_be_read_that_is_told_and_ends(store: Store, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr(verifying, "read", dying.nothing)
+    (found,) = verdict(store).broken
+    assert found.why == "reading it ended the process by SIGABRT; what comes after it is not read"
 
 
 def test_predictions_of_broken_vectors_go(store: Store):
