@@ -62,7 +62,7 @@ def repair(store: Store, run_id: str) -> Repaired:
         vectors.rewind(store.lance, run_id, task.versions)
         verdict = verify.verify(task)
         lost = [part for part in verdict.broken if part.image_id is None]
-        if lost and not verdict.broken_images:
+        if lost:
             raise StoreError(
                 f"table {lost[0].kind} of run {run_id} is broken as a whole ({lost[0].why}); "
                 f"kvstore drop {run_id} --now, and ingest it again"
