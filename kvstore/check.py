@@ -41,23 +41,18 @@ def findings_apart(catalog: Path, lance: Path) -> list[Finding]:
     """`findings` by a process of its own; where reading ends it, another goes on with the next check."""
     left, found = _files(), []
     while left:
-        for finding in _by_a_process(catalog, lance, left):
-            found.append(finding)
-            del left[finding.check]
+        try:
+            for finding in apart.messages(read, catalog, lance, dict(left)):
+                found.append(finding)
+                del left[finding.check]
+        except apart.EndedError as ended:
+            for name, path in list(left.items())[:1]:
+                told = (
+                    f"cannot run: the process that read the tables ended {ended}; a file of theirs is broken"
+                )
+                found.append(Finding(name, query.grain(query.read_text(path)), 1, told))
+                del left[name]
     return found
-
-
-def _by_a_process(catalog: Path, lance: Path, files: Mapping[str, Path]) -> Iterator[Finding]:
-    """Findings until all are made or the process ends; what it ended over is the last one."""
-    left = dict(files)
-    try:
-        for finding in apart.messages(read, catalog, lance, dict(files)):
-            del left[finding.check]
-            yield finding
-    except apart.EndedError as ended:
-        name, path = next(iter(left.items()))
-        told = f"cannot run: the process that read the tables ended {ended}; a file of theirs is broken"
-        yield Finding(name, query.grain(query.read_text(path)), 1, told)
 
 
 def read(catalog: Path, lance: Path, files: Mapping[str, Path]) -> Iterator[Finding]:

@@ -90,11 +90,10 @@ def _forget(store: Store, run_id: str, images: Collection[int], versions: dict[s
 
     gone = 0
     with store.publish() as con:
-        for image in images:
-            con.execute(
-                "delete from token_grid where run_id = $run and image_id = $image",
-                {"run": run_id, "image": image},
-            )
+        con.execute(
+            "delete from token_grid where run_id = $run and image_id in (select unnest($images::bigint[]))",
+            {"run": run_id, "images": list(images)},
+        )
         for table in _MADE_OF_VECTORS if images else ():
             row = con.execute(f"select count(*) from {table} where run_id = $run", {"run": run_id}).fetchone()
             gone += int(row[0]) if row and table != "key_stat" else 0

@@ -11,7 +11,7 @@ import os
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 import pyarrow as pa
 
@@ -43,6 +43,7 @@ GRID = pa.schema(
 )
 
 Fault = tuple[str, int, str, str]  # name, position, reason, detail
+Clash = Literal["or ignore", "or replace", ""]
 
 
 @dataclass
@@ -56,11 +57,11 @@ class Progress:
     bytes: int = 0
 
 
-def insert(con: DuckDBPyConnection, table: str, rows: pa.Table) -> None:
-    """Insert rows by column name; those whose key is there already are left as they are."""
+def insert(con: DuckDBPyConnection, table: str, rows: pa.Table, clash: Clash = "or ignore") -> None:
+    """Insert rows by column name; `clash` says what becomes of one whose key is there: "" is an error."""
     if rows.num_rows:
         con.register("incoming", rows)
-        con.execute(f"insert or ignore into {table} by name select * from incoming")
+        con.execute(f"insert {clash} into {table} by name select * from incoming")
         con.unregister("incoming")
 
 
@@ -271,26 +272,11 @@ def layouts(con: DuckDBPyConnection, run: str, head: int) -> dict[int, Layout]:
 # ---------------------------------------------------------------------------------- while it runs
 
 
-_QUARANTINE = pa.schema(
-    {
-        "name": pa.string(),
-        "position": pa.int64(),
-        "reason": pa.string(),
-        "detail": pa.string(),
-        "run_id": pa.string(),
-    }
-)
-
-
 def _quarantine(con: DuckDBPyConnection, run: str, faults: Sequence[Fault]) -> None:
     """Note why images are not stored; what a former session noted of the same images gives way."""
-    newest = {fault[0]: (*fault, run) for fault in faults}
-    if newest:
-        columns = zip(*newest.values(), strict=True)
-        rows = pa.table([pa.array(c, f.type) for c, f in zip(columns, _QUARANTINE, strict=True)], _QUARANTINE)
-        con.register("faults", rows)
-        con.execute("insert or replace into quarantine by name select * from faults")
-        con.unregister("faults")
+    names = ("name", "position", "reason", "detail")
+    newest = {fault[0]: {"run_id": run, **dict(zip(names, fault, strict=True))} for fault in faults}
+    insert(con, "quarantine", pa.Table.from_pylist(list(newest.values())), "or replace")
 
 
 def grids(run: str, image_id: int, layout: Layout, head: int) -> list[dict[str, Any]]:
@@ -356,6 +342,5 @@ def finish(con: DuckDBPyConnection, run: str, state: str, seconds: float, figure
 def key_stat(con: DuckDBPyConnection, run: str, statistics: pa.Table) -> None:
     """Replace the run's key statistics."""
     con.execute("delete from key_stat where run_id = $run", {"run": run})
-    con.register("statistics", statistics)
-    con.execute("insert into key_stat by name select *, $run as run_id from statistics", {"run": run})
-    con.unregister("statistics")
+    column = pa.array([run] * statistics.num_rows, pa.string())
+    insert(con, "key_stat", statistics.append_column("run_id", column), "")
