@@ -12,8 +12,11 @@ from collections.abc import Collection
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from kvstore import verify
+from kvstore import vectors, verify
 from kvstore.errors import StoreError, UnknownNameError
+from kvstore.prefill import record
+from kvstore.vectors import schema as tables
+from kvstore.vectors import without
 
 if TYPE_CHECKING:
     from kvstore.store import Store
@@ -57,8 +60,6 @@ def repair(store: Store, run_id: str) -> Repaired:
     """
     (task,) = tasks(store, run_id)
     with store.hold(run_id):
-        from kvstore import vectors
-
         vectors.rewind(store.lance, run_id, task.versions)
         verdict = verify.verify(task)
         lost = [part for part in verdict.broken if part.image_id is None]
@@ -71,9 +72,6 @@ def repair(store: Store, run_id: str) -> Repaired:
 
 
 def _mend(store: Store, task: verify.Task, verdict: verify.Verdict) -> Repaired:
-    from kvstore.vectors import schema as tables
-    from kvstore.vectors import without
-
     stale = {part.kind for part in verdict.broken if "index" in part.why}
     torn = {part.image_id for part in verdict.broken if part.image_id is not None and "index" not in part.why}
     versions, indices = without.indexed(store.lance, task.run_id, stale), sorted(stale)
@@ -86,8 +84,6 @@ def _mend(store: Store, task: verify.Task, verdict: verify.Verdict) -> Repaired:
 
 def _forget(store: Store, run_id: str, images: Collection[int], versions: dict[str, int]) -> int:
     """The catalog's side; how many predictions and figures went."""
-    from kvstore.prefill import record
-
     gone = 0
     with store.publish() as con:
         con.execute(

@@ -12,8 +12,11 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from kvstore import apart
-from kvstore.outside import reason
+from kvstore import apart, vectors
+from kvstore.errors import KvstoreError
+from kvstore.outside import told
+from kvstore.vectors import schema as tables
+from kvstore.vectors.checksums import checksum
 
 
 @dataclass(frozen=True)
@@ -53,14 +56,19 @@ class Task:
     broken: list[Broken] = field(default_factory=list)
 
     @property
+    def kinds(self) -> list[str]:
+        """The tables of images that the run has."""
+        return [kind for kind in (tables.PATCH_SPAN, *tables.PUBLIC) if kind in self.versions]
+
+    @property
     def parts(self) -> int:
         """How many there are to read, about: one for each image and table."""
-        return len(self.patches) * sum(kind.startswith("p") for kind in self.versions)
+        return len(self.patches) * len(self.kinds)
 
 
 def verify(task: Task, advance: Callable[[int], None] = lambda count: None) -> Verdict:
     """Read all that the run has, by processes of their own; `advance` is told of parts as they are done."""
-    before, at = -1, Broken("patch_span", None, "")
+    before, at = -1, Broken(tables.PATCH_SPAN, None, "")
     while before < task.first:  # else a process ended that had begun no further part: the next would, too
         before = task.first
         try:
@@ -105,13 +113,10 @@ def read(task: Task) -> Iterator[Broken | int]:
 
 def _looked(look: Callable[[], str]) -> str:
     try:
-        return look()
-    except Exception as error:
-        return f"it cannot be read: {reason(error, 150)}"
-    except BaseException as error:
-        if type(error).__name__ != "PanicException":  # of Rust
-            raise
-        return f"it cannot be read: {reason(error, 150)}"
+        with told("it cannot be read"):
+            return look()
+    except KvstoreError as error:
+        return str(error)
 
 
 Part = tuple[str, int | None, Callable[[], str]]
@@ -127,14 +132,11 @@ class _Parts:
         self.sums: dict[tuple[int, str], int] = {}
 
     def __iter__(self) -> Iterator[Part]:
-        from kvstore.vectors import schema as tables
-
         yield tables.PATCH_SPAN, None, self._spans
         if self.reader is None:
             return
         yield tables.CHECKSUM, None, self._read_sums
-        kinds = [k for k in (tables.PATCH_SPAN, *tables.PUBLIC) if k in self.task.versions]
-        for kind in kinds:
+        for kind in self.task.kinds:
             dataset = self._open(kind)
             yield kind, None, lambda kind=kind, dataset=dataset: self._whole(kind, dataset)  # type: ignore[misc]
             if dataset is None:
@@ -146,8 +148,6 @@ class _Parts:
                 first += rows
 
     def _open(self, kind: str) -> Any:
-        from kvstore import vectors
-
         try:
             return vectors.opened(self.task.lance, self.task.run_id, kind, self.task.versions)
         except Exception:
@@ -155,8 +155,6 @@ class _Parts:
 
     def _spans(self) -> str:
         """The spans are those of the catalog's images, one after another."""
-        from kvstore import vectors
-
         self.reader = vectors.Reader(self.task.lance, self.task.run_id, self.task.versions)
         first = 0
         for image_id, (start, patches) in self.reader.spans.items():
@@ -169,8 +167,6 @@ class _Parts:
         return f"it lacks image {min(missing)} of the catalog" if missing else ""
 
     def _read_sums(self) -> str:
-        from kvstore.vectors import schema as tables
-
         if tables.CHECKSUM not in self.task.versions:
             return ""
         dataset = self._open(tables.CHECKSUM)
@@ -188,9 +184,6 @@ class _Parts:
         return "" if there == due else f"it has {there} rows, and its images {due}"
 
     def _image(self, kind: str, dataset: Any, image_id: int, first: int, rows: int) -> Callable[[], str]:
-        from kvstore.vectors import schema as tables
-        from kvstore.vectors.checksums import checksum
-
         due = self.sums.get((image_id, kind))
         self.unsummed += due is None
 

@@ -8,7 +8,14 @@ from typing import Annotated
 
 import typer
 
-from kvstore.cli.options import AnnotationsOption, FollowLinksOption, ImagesOption, RecipesOption
+from kvstore.cli.options import (
+    AnnotationsOption,
+    FollowLinksOption,
+    ImagesOption,
+    RecipesOption,
+    RootOption,
+    SplitOption,
+)
 from kvstore.outside import local_path
 
 
@@ -21,15 +28,8 @@ def command(
         Path,
         typer.Argument(metavar="DIR", help="Where to write it: a new or empty folder.", parser=local_path),
     ],
-    root: Annotated[
-        Path | None,
-        typer.Option(
-            help="The data set's folder; default $KVSTORE_DATA/<dataset>, ./data/<dataset>.",
-            metavar="DIR",
-            parser=local_path,
-        ),
-    ] = None,
-    split: Annotated[str | None, typer.Option(help="Split; default the data set's first.")] = None,
+    root: RootOption = None,
+    split: SplitOption = None,
     annotations: AnnotationsOption = None,
     images: ImagesOption = None,
     follow_links: FollowLinksOption = False,

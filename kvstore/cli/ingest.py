@@ -15,9 +15,10 @@ from kvstore.cli.options import (
     FollowLinksOption,
     ImagesOption,
     RecipesOption,
+    RootOption,
+    SplitOption,
     StoreOption,
 )
-from kvstore.outside import local_path
 
 if TYPE_CHECKING:
     from kvstore.prefill.forecast import Forecast
@@ -29,15 +30,8 @@ DEFAULT_MODEL = "llava-onevision-7b"
 
 def command(
     dataset: Annotated[str, typer.Argument(metavar="DATASET", help="A name of `kvstore ls datasets`.")],
-    root: Annotated[
-        Path | None,
-        typer.Option(
-            help="Its folder; default $KVSTORE_DATA/<dataset>, ./data/<dataset>.",
-            metavar="DIR",
-            parser=local_path,
-        ),
-    ] = None,
-    split: Annotated[str | None, typer.Option(help="Split; default the data set's first.")] = None,
+    root: RootOption = None,
+    split: SplitOption = None,
     annotations: AnnotationsOption = None,
     images: ImagesOption = None,
     follow_links: FollowLinksOption = False,

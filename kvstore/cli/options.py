@@ -45,6 +45,15 @@ RecipesOption = Annotated[
         help="A folder of recipes (ingest/, sql/, reports/) laid over the shipped one.",
     ),
 ]
+RootOption = Annotated[
+    Path | None,
+    typer.Option(
+        help="The data set's folder; default $KVSTORE_DATA/<dataset>, ./data/<dataset>.",
+        metavar="DIR",
+        parser=local_path,
+    ),
+]
+SplitOption = Annotated[str | None, typer.Option(help="Split; default the data set's first.")]
 AnnotationsOption = Annotated[
     Path | None,
     typer.Option(

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 from kvstore.cli import values
 from kvstore.cli.ending import to_stdout
 from kvstore.errors import UsageError
+from kvstore.lines import printable
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -108,9 +109,7 @@ def _short(value: object) -> str:
     if isinstance(value, list) and len(value) > 4:
         head = ", ".join(_short(item) for item in value[:3])
         return f"[{head}, ... {len(value)}]"
-    text = "".join(
-        c if c.isprintable() else c.encode("unicode_escape").decode() for c in values.as_cell(value)
-    )
+    text = printable(values.as_cell(value))
     return text if len(text) <= MAX_WIDTH else text[: MAX_WIDTH - 3] + "..."
 
 
