@@ -17,6 +17,7 @@ from kvstore.contracts import Dataset, Note
 from kvstore.lines import one_line
 from kvstore.notes import Notes
 from kvstore.prefill import across
+from kvstore.prefill.record import insert
 
 if TYPE_CHECKING:
     from duckdb import DuckDBPyConnection
@@ -57,11 +58,8 @@ def rows(notes: Iterable[Note], image: str = "", position: int = -1) -> Iterator
 
 def store(con: DuckDBPyConnection, dataset_id: str, found: Iterable[Row]) -> None:
     """Put in the rows of images; a row of the same image and kind gives way."""
-    listed = [{"dataset_id": dataset_id, **row} for row in found]
-    if listed:
-        con.register("found", pa.Table.from_pylist(listed))
-        con.execute("insert or replace into load_note by name select * from found")
-        con.unregister("found")
+    listed = pa.Table.from_pylist([{"dataset_id": dataset_id, **row} for row in found])
+    insert(con, "load_note", listed, "or replace")
 
 
 def replace(con: DuckDBPyConnection, dataset_id: str, dataset: Dataset) -> None:
