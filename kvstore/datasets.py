@@ -226,10 +226,9 @@ def read_file(root: Path, name: str) -> Callable[[], bytes]:
 
 def _read(root: Path, name: str) -> bytes:
     try:
+        # Missing files can be many, and to resolve one takes ten times as long as to look for it.
         if ".." not in name and not name.startswith("/"):
-            os.lstat(
-                f"{root}/{name}"
-            )  # missing files can be many, and to resolve one takes ten times as long
+            os.lstat(f"{root}/{name}")
         path = _inside(root, name)
         status = path.stat()
         if not stat.S_ISREG(status.st_mode):  # a pipe would wait for ever
