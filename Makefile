@@ -22,8 +22,9 @@ install: $(STAMP)  ## make the virtual environment with pinned dependencies
 demo: $(STAMP)  ## ingest drawn scenes with tiny models, match, ask, build the reports
 	@PATH="$(abspath $(BIN)):$$PATH" sh tests/demo.sh $(DEMO)
 
+# A worker a core, and one thread of torch in each; a file's tests stay together, since they share what it makes.
 test: $(STAMP)  ## run the tests
-	$(BIN)/python -m pytest
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest --numprocesses logical --maxprocesses 8 --dist loadfile
 
 check: $(STAMP)  ## formatting, lint and strict types
 	$(BIN)/ruff format --check .
