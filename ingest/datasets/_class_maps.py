@@ -19,6 +19,7 @@ from kvstore.contracts import Annotations, Object
 from kvstore.datasets import read_file
 from kvstore.errors import DatasetError, ImageError
 from kvstore.images import FORMATS
+from kvstore.lines import one_line
 from kvstore.upright import turn_mask, turn_of
 
 Pixels = np.ndarray[Any, np.dtype[Any]]
@@ -32,7 +33,8 @@ def first(dataset: str, root: Path, places: Sequence[str], remedy: str) -> Path:
     for place in places:
         if os.path.exists(root / place):  # noqa: PTH110 - Path.exists raises for a name that is too long
             return root / place
-    raise DatasetError(f"{dataset}: no {' nor '.join(places)} in {root} (--root). Get it: {remedy}")
+    missing = " nor ".join(one_line(place, 50) for place in places)
+    raise DatasetError(f"{dataset}: no {missing} in {root} (--root). Get it: {remedy}")
 
 
 def opened(root: Path, name: str) -> Image.Image:

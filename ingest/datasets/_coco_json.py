@@ -241,8 +241,9 @@ def _numbered(item: Row) -> int | None:
 
 
 def _texts(file: File, images: Ids) -> dict[Id, list[str]]:
-    """Captions by image id."""
+    """Captions by image id; two of one number that say the same are one."""
     found: dict[Id, list[str]] = defaultdict(list)
+    met: set[tuple[Id, Id, str]] = set()
     for place, item in file.rows("annotations"):
         (image, other), said, where = (
             images.find(item.get("image_id")),
@@ -261,6 +262,12 @@ def _texts(file: File, images: Ids) -> dict[Id, list[str]]:
                 else "captions that are numbers"
             )
             file.mended(kind, where)
+        own = identity(item.get("id"))
+        if own is not None and (own, image, words) in met:
+            file.mended("captions listed twice, taken once", where)
+            continue
+        if own is not None:
+            met.add((own, image, words))
         found[image].append(words)
     return found
 

@@ -238,6 +238,13 @@ def captioned(root: Path, *texts: Any) -> Annotations:
     return annotated(root)
 
 
+def test_a_caption_listed_twice_is_taken_once_and_two_that_say_the_same_are_two(tmp_path: Path) -> None:
+    rows = [{"image_id": 1, "id": n, "caption": "a cat"} for n in (4, 4, 5)]
+    (make(tmp_path) / "annotations" / "captions_val2017.json").write_text(json.dumps({"annotations": rows}))
+    assert annotated(tmp_path).captions == ("a cat", "a cat")
+    assert noted(tmp_path) == [("captions listed twice, taken once", "annotations[1]", 1, False)]
+
+
 def test_captions_are_texts_and_never_none(tmp_path: Path) -> None:
     said = captioned(
         tmp_path, (1, "a"), (1, None), (1, ["b"]), (1, 5), ("1", "c"), (9, "d"), (1, True)
