@@ -92,8 +92,8 @@ def command(
     )  # fmt: skip
     with _loading():  # torch and transformers take seconds
         from kvstore import models
+        from kvstore.prefill import across
         from kvstore.prefill import ingest as engine
-        from kvstore.prefill.load import of_files
 
         plan = engine.plan(options)
     if not dry_run:
@@ -105,7 +105,7 @@ def command(
         expected = engine.expect(plan, seen, known, store)
         _tell(expected, len(known))
         if dry_run:
-            _print(told(of_files(plan.dataset)))
+            _print(told(across.sift(plan.dataset).notes))
             return 0
         assert opened is not None
         outcome = engine.ingest(opened, plan, seen, meter)

@@ -6,7 +6,7 @@ a larger --limit adds only what is new. What can never go in is noted, by the da
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -37,23 +37,21 @@ _QUESTION = pa.schema(
 
 
 @dataclass(frozen=True)
-class _Sifted:
-    """What of a data set can go in, sooner or later, and notes of what cannot."""
+class Sifted:
+    """What of a data set can go in, sooner or later, and all notes of its files as a whole.
 
+    notes   the recipe's own, and of what can never go in: numbers met twice, images that are not listed
+    """
+
+    categories: Mapping[int, str]
     pairs: Sequence[Pair] = ()
     questions: Sequence[Question] = ()
     clips: Sequence[Clip] = ()
     notes: Sequence[Note] = ()
 
 
-def notes(dataset: Dataset) -> Sequence[Note]:
-    """What is said across images and cannot be stored: numbers met twice, images that are not listed."""
-    return _sifted(dataset).notes
-
-
-def store(con: DuckDBPyConnection, dataset_id: str, dataset: Dataset, image_of: dict[str, int]) -> None:
+def store(con: DuckDBPyConnection, dataset_id: str, sifted: Sifted, image_of: dict[str, int]) -> None:
     """Insert what is new; `image_of` gives the image_id of each image in the store by its name."""
-    sifted = _sifted(dataset)
     known = _known(con, "pair", "pair_id", dataset_id)
     pairs = [
         pair
@@ -62,7 +60,7 @@ def store(con: DuckDBPyConnection, dataset_id: str, dataset: Dataset, image_of: 
     ]
     known = _known(con, "category", "number", dataset_id)
     categories = [
-        {"number": number, "name": name} for number, name in dataset.categories.items() if number not in known
+        {"number": number, "name": name} for number, name in sifted.categories.items() if number not in known
     ]
     known = _known(con, "question", "question_id", dataset_id)
     questions = [
@@ -78,11 +76,12 @@ def store(con: DuckDBPyConnection, dataset_id: str, dataset: Dataset, image_of: 
     _insert(con, dataset_id, "frame", list(_frames(sifted.clips, image_of)))
 
 
-def _sifted(dataset: Dataset) -> _Sifted:
-    notes = Notes()
+def sift(dataset: Dataset) -> Sifted:
+    """Look through what a data set says across images; it may draw its pairs and questions only now."""
+    notes = Notes(dataset.notes)
     _note_halves(dataset, notes)
     if not (dataset.pairs or dataset.questions or dataset.clips):
-        return _Sifted(notes=list(notes))
+        return Sifted(dataset.categories, notes=list(notes))
     names = {record.name for record in all_images(dataset)}
     pairs = _sift("pairs", dataset.pairs, lambda p: p.pair_id, lambda p: (p.source, p.target), names, notes)
     questions = _sift(
@@ -94,7 +93,8 @@ def _sifted(dataset: Dataset) -> _Sifted:
         if strange:
             kind = "frames of clips that the data set does not list as images"
             notes.add(kind, f"clip {clip.name}: {strange[0]}", count=len(strange))
-    return _Sifted([_with_points(pair, notes) for pair in pairs], questions, clips, list(notes))
+    whole = [_with_points(pair, notes) for pair in pairs]
+    return Sifted(dataset.categories, whole, questions, clips, list(notes))
 
 
 def _note_halves(dataset: Dataset, notes: Notes) -> None:

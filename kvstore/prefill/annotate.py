@@ -133,7 +133,7 @@ def _expressions(made: Annotations) -> Iterator[Row]:
 
 
 def store(
-    con: DuckDBPyConnection, dataset_id: str, dataset: Dataset, rows: Rows, current: dict[str, int]
+    con: DuckDBPyConnection, dataset_id: str, rows: Rows, sifted: across.Sifted, current: dict[str, int]
 ) -> None:
     """Insert collected annotations, and pairs, questions and frames whose images are in the store by now.
 
@@ -155,8 +155,8 @@ def store(
         else:
             _add_keyed(con, dataset_id, table)
         con.unregister("said")
-    load.replace(con, dataset_id, dataset)
-    across.store(con, dataset_id, dataset, image_of)
+    load.replace(con, dataset_id, sifted.notes)
+    across.store(con, dataset_id, sifted, image_of)
 
 
 def _add_keyed(con: DuckDBPyConnection, dataset_id: str, table: str) -> None:

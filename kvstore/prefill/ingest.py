@@ -17,7 +17,7 @@ import torch
 from kvstore import datasets, devices, interrupts, models, prompting, vectors
 from kvstore.contracts import Inputs, Site
 from kvstore.errors import ImageError, UsageError
-from kvstore.prefill import annotate, load, record
+from kvstore.prefill import across, annotate, load, record
 from kvstore.prefill.blocks import Blocks, Buffer, bytes_of, complaint, table_rows, widths
 from kvstore.prefill.claim import claim
 from kvstore.prefill.decode import Decoder, Ready
@@ -215,12 +215,13 @@ class _Session:
         """The run's tables as the catalog knows them; then the catalog with the run and its images."""
         versions = self._tables()
         rows, self.seen = annotate.collect(self.plan.dataset, self.seen, self._annotated())
+        sifted = across.sift(self.plan.dataset)
         with self.store.publish() as con:
             record.begin(con, self.plan, self.run_id, self.seen, versions)
             dataset = record.dataset_id(con, self.plan)
             self.image_of = dict(con.execute("select sha256, image_id from image").fetchall())
             current = {s.name: self.image_of[s.sha256] for s in self.seen if s.layout is not None}
-            annotate.store(con, dataset, self.plan.dataset, rows, current)
+            annotate.store(con, dataset, rows, sifted, current)
         reader = vectors.Reader(self.store.lance, self.run_id)
         self.have = set(reader.image_ids)
         self.patches = sum(patches for _, patches in reader.spans.values())

@@ -13,10 +13,9 @@ from typing import TYPE_CHECKING, Any
 import pyarrow as pa
 
 from kvstore import query
-from kvstore.contracts import Dataset, Note
+from kvstore.contracts import Note
 from kvstore.lines import one_line
 from kvstore.notes import Notes
-from kvstore.prefill import across
 from kvstore.prefill.record import insert
 
 if TYPE_CHECKING:
@@ -38,11 +37,6 @@ class Report:
         return any(note.lost for note in self.notes)
 
 
-def of_files(dataset: Dataset) -> list[Note]:
-    """Notes that need no look at an image: the recipe's own, and those of what spans images."""
-    return list(Notes([*dataset.notes, *across.notes(dataset)]))
-
-
 def rows(notes: Iterable[Note], image: str = "", position: int = -1) -> Iterator[Row]:
     """Rows of `load_note` but for the data set: of one image, or of the files as a whole."""
     for note in Notes(notes):
@@ -62,10 +56,10 @@ def store(con: DuckDBPyConnection, dataset_id: str, found: Iterable[Row]) -> Non
     insert(con, "load_note", listed, "or replace")
 
 
-def replace(con: DuckDBPyConnection, dataset_id: str, dataset: Dataset) -> None:
+def replace(con: DuckDBPyConnection, dataset_id: str, notes: Iterable[Note]) -> None:
     """Put the notes of the files as a whole in the place of the former ones."""
     con.execute("delete from load_note where dataset_id = $d and image = ''", {"d": dataset_id})
-    store(con, dataset_id, rows(of_files(dataset)))
+    store(con, dataset_id, rows(notes))
 
 
 def report(con: DuckDBPyConnection, dataset_id: str) -> Report:

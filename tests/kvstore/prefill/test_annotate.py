@@ -144,7 +144,7 @@ def test_only_what_has_all_its_images_is_stored_and_a_free_answer_has_no_options
     dataset = Dataset("set", "", images, questions=questions, clips=clips)
     for _ in range(2):
         with store.publish() as con:
-            across.store(con, "set", dataset, {"1.png": 1, "2.png": 2})
+            across.store(con, "set", across.sift(dataset), {"1.png": 1, "2.png": 2})
     assert query(store, "select question_id, answer, options from question order by all") == [
         (5, "the sky", []),
         (6, "nothing", []),

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -268,4 +269,33 @@ def test_an_export_tells_what_is_not_in_it(run: Callable[..., tuple[int, str]], 
 
 
 def test_notes_across_images_follow_from_the_data_set_alone(images: Path) -> None:
-    assert list(across.notes(dataset(images, {}))) == []
+    assert across.sift(dataset(images, {})).notes == []
+
+
+def test_pairs_are_drawn_before_the_catalog_is_held(
+    images: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    held, drawn = [False], list[bool]()
+    publish = Store.publish
+
+    @contextmanager
+    def watched(store: Store) -> Iterator[Any]:
+        with publish(store) as con:
+            held[0] = True
+            yield con
+            held[0] = False
+
+    class Drawn(list[Pair]):
+        def __iter__(self) -> Iterator[Pair]:
+            drawn.append(held[0])
+            return super().__iter__()
+
+    monkeypatch.setattr(Store, "publish", watched)
+    shared = (PairKeypoint("eye", (1.0, 2.0), (3.0, 4.0)),)
+    store, _ = ingest(
+        tmp_path / "s",
+        dataset(images, {}, pairs=Drawn([Pair(7, "00.png", "01.png", "cat", BOX, BOX, shared)])),
+    )
+    assert drawn
+    assert not any(drawn)
+    assert read(store) == {"images": 3, "pairs": 1}
