@@ -26,7 +26,13 @@ def skeleton(config: Any, *, encoder: bool) -> Any:
     import torch
 
     with told("config.json describes no model", AGAIN), torch.device("meta"):
-        return _auto(encoder).from_config(config).eval().requires_grad_(False)
+        made = _auto(encoder).from_config(config, trust_remote_code=_is_own(config))
+        return made.eval().requires_grad_(False)
+
+
+def _is_own(config: Any) -> bool:
+    """Whether the configuration's class is of the folder's code, which was trusted when it was made."""
+    return not type(config).__module__.startswith("transformers.")
 
 
 def check_quantisation(config: Any) -> None:
@@ -60,7 +66,14 @@ def weights(folder: Path, config: Any, device: str, dtype: str, *, encoder: bool
 
     with told(f"the weights in '{folder}' cannot be loaded", "download them again"), model_files.quiet():
         model, report = _auto(encoder).from_pretrained(
-            folder, config=config, dtype=getattr(torch, dtype), output_loading_info=True
+            folder,
+            config=config,
+            dtype=getattr(torch, dtype),
+            output_loading_info=True,
+            trust_remote_code=_is_own(config),
+            local_files_only=True,
+            use_safetensors=not model_files.is_pickled(folder),
+            weights_only=True,  # of a pickle: tensors and plain data, nothing that runs
         )
         missing = {name for name in report["missing_keys"] if whole or not _SPARE.search(name)}
         if missing:

@@ -17,6 +17,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from types import ModuleType
 
+from kvstore import model_code
 from kvstore.errors import ModelError
 from kvstore.outside import reason, told
 
@@ -108,8 +109,11 @@ def hushed() -> Iterator[None]:
         logging.set_verbosity(before)
 
 
-def snapshot(hub_id: str, tiny: str, *, weights: bool) -> Path:
-    """Download (or find in the hub's cache) a snapshot; `tiny` is named when the hub cannot be reached."""
+def snapshot(hub_id: str, tiny: str, *, weights: bool, code: bool = False) -> Path:
+    """Download (or find in the hub's cache) a snapshot; `tiny` is named when the hub cannot be reached.
+
+    Its Python files come along only where `code` asks for them.
+    """
     from huggingface_hub import snapshot_download
     from huggingface_hub.errors import (
         GatedRepoError,
@@ -119,9 +123,10 @@ def snapshot(hub_id: str, tiny: str, *, weights: bool) -> Path:
     )
 
     try:
-        folder = Path(snapshot_download(hub_id, allow_patterns=_SETTINGS + (_WEIGHTS if weights else [])))
+        settings = _SETTINGS + (["*.py"] if code else [])
+        folder = Path(snapshot_download(hub_id, allow_patterns=settings + (_WEIGHTS if weights else [])))
         if weights and not any(folder.glob("*.safetensors")):
-            folder = Path(snapshot_download(hub_id, allow_patterns=_SETTINGS + _PICKLED))
+            folder = Path(snapshot_download(hub_id, allow_patterns=settings + _PICKLED))
         return folder
     except GatedRepoError:
         fault = f"'{hub_id}' asks for its licence to be accepted on the hub, and for `hf auth login`"
@@ -176,6 +181,23 @@ def check_settings(folder: Path, *, text: bool = True) -> None:
     for name in ("tokenizer_config.json", "generation_config.json"):
         if (folder / name).is_file():
             _json(folder / name)
+    # it would be applied where the library peft is installed, and only there
+    if (folder / "adapter_config.json").is_file():
+        raise ModelError(
+            f"'{folder}' holds an adapter (adapter_config.json), which is not applied; merge it into the "
+            "weights (merge_and_unload() of peft) and save these without it"
+        )
+    _check_links(folder)
+
+
+def _check_links(folder: Path) -> None:
+    """Raise `ModelError` for a settings file that is a link out of the folder, or out of the hub's cache."""
+    home = (folder.parent.parent if _is_snapshot(folder) else folder).resolve()
+    for path in sorted(path for pattern in _SETTINGS for path in folder.glob(pattern)):
+        if path.is_symlink() and not path.resolve().is_relative_to(home):
+            raise ModelError(
+                f"{path} is a link out of the model's folder, which is not followed; copy the file"
+            )
 
 
 def check_weights(folder: Path) -> None:
@@ -206,7 +228,7 @@ def weight_count(folder: Path) -> int | None:
     """How many numbers the weight files hold, by their headers; None where they are pickled."""
     from safetensors import safe_open
 
-    if _is_pickled(folder):
+    if is_pickled(folder):
         return None
     count = 0
     for path in _weight_files(folder):
@@ -217,17 +239,19 @@ def weight_count(folder: Path) -> int | None:
 
 def _weight_files(folder: Path) -> list[Path]:
     """The weight files of a folder, as its index lists them."""
-    name = "pytorch_model.bin" if _is_pickled(folder) else "model.safetensors"
+    name = "pytorch_model.bin" if is_pickled(folder) else "model.safetensors"
     index = folder / f"{name}.index.json"
     if not index.is_file():
         return [folder / name]
     shards = _json(index).get("weight_map")
     if not isinstance(shards, dict) or not shards or not all(isinstance(n, str) for n in shards.values()):
         raise ModelError(f"{index} lists no weights; download it again")
+    if strays := [name for name in shards.values() if Path(name).name != name]:
+        raise ModelError(f"{index} names weights in other folders ({min(strays)}); download it again")
     return [folder / name for name in sorted(set(shards.values()))]
 
 
-def _is_pickled(folder: Path) -> bool:
+def is_pickled(folder: Path) -> bool:
     """The weights are there, but not as safetensors."""
     return any(folder.glob("pytorch_model*.bin*")) and not any(folder.glob("*.safetensors*"))
 
@@ -276,6 +300,18 @@ def image_processor_type(settings: dict[str, object]) -> str:
     return name.removesuffix("Fast").removesuffix("Pil")
 
 
+def tokenizer_settings(folder: Path) -> tuple[Path, dict[str, object]]:
+    """The file with the tokenizer's settings, and these; none where it is not there."""
+    path = folder / "tokenizer_config.json"
+    settings = _json(path) if path.is_file() else {}
+    versions = settings.get("fast_tokenizer_files") or []
+    if not isinstance(versions, list) or any(Path(str(name)).name != name for name in versions):
+        raise ModelError(
+            f"fast_tokenizer_files of {path} is {versions!r}, and has to be a list of file names"
+        )
+    return path, settings
+
+
 def processor_settings(folder: Path) -> dict[str, object]:
     """The arguments of the processor's class that processor_config.json holds."""
     path = folder / "processor_config.json"
@@ -291,14 +327,25 @@ def processor_settings(folder: Path) -> dict[str, object]:
     return {name: value for name, value in found.items() if name not in parts}
 
 
-def revision(folder: Path) -> str:
+def _is_snapshot(folder: Path) -> bool:
+    """Whether it lies in the hub's cache: ``models--owner--name/snapshots/<commit>``."""
+    return folder.parent.name == "snapshots" and re.fullmatch(r"[0-9a-f]{40}", folder.name) is not None
+
+
+def revision(folder: Path, *, trusted: bool = False) -> str:
     """The hub commit of a snapshot; of any other folder the sha256 over names and bytes of the files used.
 
-    Used are weights, configurations, tokenizer and templates at the folder's top level.
+    Used are weights, configurations, tokenizer and templates at the folder's top level. Where the folder's
+    code is `trusted`, ``+`` and the sha256 over its Python files follow.
     """
-    if folder.parent.name == "snapshots" and re.fullmatch(r"[0-9a-f]{40}", folder.name):
+    code = model_code.digest(folder) if trusted else ""
+    return _revision(folder) + (f"+{code}" if code else "")
+
+
+def _revision(folder: Path) -> str:
+    if _is_snapshot(folder):
         return folder.name
-    patterns = _SETTINGS + (_PICKLED if _is_pickled(folder) else _WEIGHTS)
+    patterns = _SETTINGS + (_PICKLED if is_pickled(folder) else _WEIGHTS)
     names = {path.name for pattern in patterns for path in folder.glob(pattern) if path.is_file()}
     digest = hashlib.sha256()
     for name in sorted(names):

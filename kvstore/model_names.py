@@ -86,12 +86,13 @@ def family_of(model_type: object, folder: Path) -> tuple[str, ModuleType]:
     return known[model_type]
 
 
-def folder_of(source: Source, *, weights: bool) -> Path:
-    """The folder with a source's files on this machine."""
+def folder_of(source: Source, *, weights: bool, code: bool = False) -> Path:
+    """The folder with a source's files on this machine: its settings, `weights` and `code` as asked."""
     if source.kind == "folder":
         return Path(source.location)
     if source.kind == "hub":
-        return model_files.snapshot(source.location, nearest_tiny(source.location), weights=weights)
+        tiny = nearest_tiny(source.location)
+        return model_files.snapshot(source.location, tiny, weights=weights, code=code)
     shipped = model_files.shipped()
     if source.location in shipped:
         return shipped[source.location]

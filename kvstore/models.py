@@ -22,7 +22,7 @@ class Loaded:
     """A model ready for use, or (with `model` None) what the forecast needs of it.
 
     `asked` is the name that was asked for; `description` holds the columns of table `model`; `folder` is
-    where its files lie on this machine.
+    where its files lie on this machine; code of that folder may run where it is `trusted`.
     """
 
     name: str
@@ -32,6 +32,7 @@ class Loaded:
     family: ModuleType
     family_name: str
     folder: Path
+    trusted: bool
     config: Any
     model: Any
     image_processor: Any
@@ -46,7 +47,7 @@ class Loaded:
     @property
     def tokenizer(self) -> Any:
         """The tokenizer; `ModelError` where it cannot be loaded, as of an encoder that never had one."""
-        return pretrained.tokenizer(self.folder)
+        return pretrained.tokenizer(self.folder, trusted=self.trusted)
 
     @property
     def image_token_id(self) -> int:
@@ -54,27 +55,31 @@ class Loaded:
         return -1 if self.is_encoder else int(self.config.image_token_id)
 
 
-def load_config(name: str) -> Loaded:
-    """All of a model but its weights: enough for token layouts, prompts and the forecast."""
+def load_config(name: str, *, trusted: bool = False) -> Loaded:
+    """All of a model but its weights: enough for token layouts, prompts and the forecast.
+
+    `trusted`: Python code of the model's folder may run, where transformers lacks a class (`model_code`).
+    """
     source = resolve(name)
-    folder = folder_of(source, weights=False)
+    folder = folder_of(source, weights=False, code=trusted)
     family_name, family = family_of(model_files.read_config(folder).get("model_type"), folder)
     model_files.check_settings(folder, text=not _is_encoder(family))
-    config = pretrained.config(folder)
-    image_processor = pretrained.image_processor(folder, config)
+    config = pretrained.config(folder, trusted=trusted)
+    image_processor = pretrained.image_processor(folder, config, trusted=trusted)
     skeleton = _checked(folder, config, image_processor, family)
     return Loaded(
         name=Path(source.location).name if source.kind == "folder" else name,
         asked=name,
         source=source.location,
-        revision=model_files.revision(folder),
+        revision=model_files.revision(folder, trusted=trusted),
         family=family,
         family_name=family_name,
         folder=folder,
+        trusted=trusted,
         config=config,
         model=None,
         image_processor=image_processor,
-        chat_template="" if _is_encoder(family) else _template(folder),
+        chat_template="" if _is_encoder(family) else _template(folder, trusted=trusted),
         description=_describe(skeleton, image_processor, encoder=_is_encoder(family)),
     )
 
@@ -102,28 +107,56 @@ def _check_depth(config: Any) -> None:
             raise ModelError(f"config.json promises {layers} layers in {part}; one at least is needed")
 
 
-def load(name: str, device: str | None = None, dtype: str | None = None, *, whole: bool = True) -> Loaded:
+def load(
+    name: str,
+    device: str | None = None,
+    dtype: str | None = None,
+    *,
+    whole: bool = True,
+    trusted: bool = False,
+) -> Loaded:
     """A model with its weights, in eval mode, without gradients, on `device` in `dtype`.
+
+    `trusted` is as in `load_config`.
 
     Raises `ModelError` when it cannot be had, or is too large to be run on the CPU unasked; and, for the
     `whole` model, when a weight is missing that only answers need.
     """
-    loaded, chosen = load_config(name), choose_device(device)
+    loaded, chosen = load_config(name, trusted=trusted), choose_device(device)
     check_usable(loaded, chosen, asked=device is not None)
     return with_weights(loaded, chosen, choose_dtype(dtype, chosen), whole=whole)
 
 
 def load_again(
-    name: str, revision: str, run_id: str, device: str | None, dtype: str, *, whole: bool = False
+    name: str,
+    revision: str,
+    run_id: str,
+    device: str | None,
+    dtype: str,
+    *,
+    whole: bool = False,
+    trusted: bool = False,
 ) -> Loaded:
-    """The model that made a run; `ModelError` when what has its name by now is another."""
-    loaded = load(name, device, dtype, whole=whole)
+    """The model that made a run; `ModelError` when what has its name by now is another.
+
+    `trusted` is as in `load_config`, and has to be as it was when the run was made.
+    """
+    loaded = load(name, device, dtype, whole=whole, trusted=trusted)
     if loaded.revision != revision:
-        raise ModelError(
-            f"run '{run_id}' was made with revision {revision[:12]} of '{name}', which is "
-            f"{loaded.revision[:12]} by now; ingest again under another --run"
-        )
+        raise ModelError(_other_revision(run_id, name, revision, loaded.revision))
     return loaded
+
+
+def _other_revision(run_id: str, name: str, made: str, found: str) -> str:
+    (files, _, code), (files_now, _, code_now) = made.partition("+"), found.partition("+")
+    if files == files_now and bool(code) != bool(code_now):
+        trust = "with" if code else "without"
+        return f"run '{run_id}' was made {trust} --trust-remote-code; say it as then"
+    what, then, now = ("revision", files, files_now) if files != files_now else ("code", code, code_now)
+    return (
+        f"run '{run_id}' was made with {what} {then[:12]} of '{name}', which is {now[:12]} by now; "
+        "ingest again under another --run"
+    )
 
 
 def check_usable(loaded: Loaded, device: str, *, asked: bool) -> None:
@@ -140,7 +173,7 @@ def with_weights(loaded: Loaded, device: str, dtype: str, *, whole: bool = False
 
     Those that only answers need may be missing unless it is to be `whole`.
     """
-    folder = folder_of(resolve(loaded.asked), weights=True)
+    folder = folder_of(resolve(loaded.asked), weights=True, code=loaded.trusted)
     model_files.check_weights(folder)
     _check_count(loaded, model_files.weight_count(folder))
     model = checkpoints.weights(folder, loaded.config, device, dtype, encoder=loaded.is_encoder, whole=whole)
@@ -164,8 +197,10 @@ def _too_large(name: str, parameters: int, tiny: str) -> str:
     )
 
 
-def _template(folder: Path) -> str:
-    template = model_files.chat_template(folder) or pretrained.tokenizer(folder).chat_template
+def _template(folder: Path, *, trusted: bool) -> str:
+    template = (
+        model_files.chat_template(folder) or pretrained.tokenizer(folder, trusted=trusted).chat_template
+    )
     if isinstance(template, dict):  # several by name, as transformers reads tokenizer_config.json
         template = template.get("default")
     if not isinstance(template, str):

@@ -12,8 +12,9 @@ from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
-from kvstore import model_files, outside
+from kvstore import model_code, model_files, outside
 from kvstore.errors import ModelError
+from kvstore.lines import one_line
 
 #: What helps with most files that cannot be read.
 AGAIN = "correct it or download it again"
@@ -33,54 +34,97 @@ def told(what: str, remedy: str = "") -> Iterator[None]:
             raise
 
 
-def config(folder: Path) -> Any:
-    """The configuration; attention kernels that are not installed are left for the default ones."""
-    from transformers import AutoConfig
+def config(folder: Path, *, trusted: bool) -> Any:
+    """The configuration; attention that needs more than is installed is left for the default one."""
+    from transformers import CONFIG_MAPPING, AutoConfig
 
-    with told(f"{folder / 'config.json'} cannot be loaded", AGAIN):
-        made = AutoConfig.from_pretrained(folder)
+    file, settings = folder / "config.json", model_files.read_config(folder)
+    known = settings.get("model_type") in CONFIG_MAPPING
+    own = not known and model_code.runs(file, settings, "AutoConfig", trusted=trusted)
+    with told(f"{file} cannot be loaded", AGAIN):
+        made = AutoConfig.from_pretrained(folder, trust_remote_code=own, local_files_only=True)
     _settle_attention(made)
     return made
 
 
 def _settle_attention(made: Any) -> None:
-    """How attention is computed does not change what it is: without flash attention, the default will do."""
+    """How attention is computed does not change what it is: without flash attention, the default will do.
+
+    Any other that transformers does not hold is a kernel, compiled code that it would fetch from the hub.
+    """
     from transformers.utils import is_flash_attn_2_available
 
+    known = {"None", "eager", "sdpa", "flex_attention"}
+    known |= {"flash_attention_2"} if is_flash_attn_2_available() else set()
     parts = [made, *(getattr(made, name) for name in made.sub_configs)]
-    flash = {str(part._attn_implementation) for part in parts if "flash" in str(part._attn_implementation)}
-    if flash and not is_flash_attn_2_available():
+    others = {str(part._attn_implementation) for part in parts} - known
+    if others:
         made._attn_implementation = None
         print(
-            f"config.json asks for {min(flash)}, which is not installed; the default attention is used",
+            one_line(
+                f"config.json asks for {min(others)}, which is not installed; the default attention is used"
+            ),
             file=sys.stderr,
         )
 
 
 @lru_cache(maxsize=8)
-def tokenizer(folder: Path) -> Any:
+def tokenizer(folder: Path, *, trusted: bool) -> Any:
     """The tokenizer; of a folder that changes while the process runs the first reading stays."""
     from transformers import AutoTokenizer
 
+    file, settings = model_files.tokenizer_settings(folder)
+    own = not _has_tokenizer(settings) and model_code.runs(file, settings, "AutoTokenizer", trusted=trusted)
+    # given the configuration, its loader does not make one, with code that it does not need
+    made = config(folder, trusted=trusted)
+    # the folder's files are meant, wherever the settings say that these files were when they were saved
+    files = {name: None for name in settings if name.endswith("_file")}
     with told(f"the tokenizer in '{folder}' cannot be loaded", AGAIN):
-        return AutoTokenizer.from_pretrained(folder)
+        return AutoTokenizer.from_pretrained(
+            folder, config=made, trust_remote_code=own, local_files_only=True, **files
+        )
 
 
-def image_processor(folder: Path, made: Any) -> Any:
+def _has_tokenizer(settings: dict[str, Any]) -> bool:
+    """Whether transformers has the class that a tokenizer's settings name."""
+    from transformers.models.auto.tokenization_auto import tokenizer_class_from_name
+
+    name = str(settings.get("tokenizer_class")).removesuffix("Fast")
+    return any(tokenizer_class_from_name(each) is not None for each in (name, f"{name}Fast"))
+
+
+def image_processor(folder: Path, made: Any, *, trusted: bool) -> Any:
     """The image processor with PIL's backend: pixels are the same with and without torchvision.
 
     `made` is the configuration. The class is looked up here, since the automatic class of older transformers
     asks for torchvision.
     """
     file, settings = model_files.image_processor_settings(folder)
+    kind = _processor_class(settings, made)
+    if kind is None and model_code.runs(file, settings, "AutoImageProcessor", trusted=trusted):
+        kind = _own_class(folder, file, settings)
+    if kind is None:
+        name = model_files.image_processor_type(settings)
+        raise ModelError(
+            f"{file}: there is no image processor '{name}' for {made.model_type} in transformers"
+        )
     with told(f"{file} cannot be loaded", AGAIN):
-        return _processor_class(file, settings, made).from_dict(_renamed(settings))
+        return kind.from_dict(_renamed(settings))
 
 
-def _processor_class(file: Path, settings: dict[str, Any], made: Any) -> Any:
+def _own_class(folder: Path, file: Path, settings: dict[str, Any]) -> Any:
+    """The image processor's class that the folder's code makes: the code runs."""
+    from transformers.dynamic_module_utils import get_class_from_dynamic_module
+
+    name = model_code.reference(settings, "AutoImageProcessor")
+    with told(f"the code that {file} names cannot be run"):
+        return get_class_from_dynamic_module(name, folder, local_files_only=True)
+
+
+def _processor_class(settings: dict[str, Any], made: Any) -> Any:
     """The class that the settings name; of a name that was the model's own or is missing, the model's.
 
-    One that has no PIL backend asks for torchvision when it is made.
+    None where transformers has no such class. One without a PIL backend asks for torchvision when it is made.
     """
     import transformers
     from transformers.models.auto.image_processing_auto import IMAGE_PROCESSOR_MAPPING_NAMES
@@ -92,10 +136,6 @@ def _processor_class(file: Path, settings: dict[str, Any], made: Any) -> Any:
         kind = getattr(transformers, name, None)
     if kind is None and own is not None and name in ("", f"{_stem(made)}ImageProcessor"):
         kind = getattr(transformers, own)
-    if kind is None:
-        raise ModelError(
-            f"{file}: there is no image processor '{name}' for {made.model_type} in transformers"
-        )
     return kind
 
 

@@ -52,12 +52,16 @@ where run_id = $run
 """
 
 
-def fill(store: Store, run_id: str, texts: Iterable[str], device: str | None = None) -> int:
+def fill(
+    store: Store, run_id: str, texts: Iterable[str], device: str | None = None, *, trusted: bool = False
+) -> int:
     """Make the vectors of the texts that the run does not store yet; how many they were.
 
-    The model is loaded only where a text is missing. Raises `ModelError` when the run's model cannot be had
-    or is another by now, `StoreBusyError` while the run is being ingested, `UsageError` for a text that holds
-    the image's placeholder, and for a vision encoder alone without a text tower.
+    The model is loaded only where a text is missing, `trusted` as `kvstore.models.load_config` says.
+
+    Raises `ModelError` when the run's model cannot be had or is another by now, `StoreBusyError` while the
+    run is being ingested, `UsageError` for a text that holds the image's placeholder, and for a vision
+    encoder alone without a text tower.
     """
     wanted, run = sorted(set(texts)), _Run.of(store, run_id)
     if not run.missing(wanted) and run.committed().items() <= run.versions.items():
@@ -66,7 +70,7 @@ def fill(store: Store, run_id: str, texts: Iterable[str], device: str | None = N
         run = _Run.of(store, run_id)
         missing = run.missing(wanted)
         if missing:
-            _make(run, missing, device)
+            _make(run, missing, device, trusted=trusted)
         found = run.committed()
         with store.publish() as con:
             con.execute(_NOTE, {"run": run_id, "kinds": list(found), "numbers": list(found.values())})
@@ -152,11 +156,11 @@ class _Run:
 # ---------------------------------------------------------------------------------------------- making
 
 
-def _make(run: _Run, texts: Sequence[str], device: str | None) -> None:
+def _make(run: _Run, texts: Sequence[str], device: str | None, *, trusted: bool) -> None:
     """Make the vectors of texts and commit their rows, chunk by chunk, to the tables that lack them."""
     from kvstore import models
 
-    loaded = models.load_again(run.model, run.revision, run.run_id, device, run.dtype)
+    loaded = models.load_again(run.model, run.revision, run.run_id, device, run.dtype, trusted=trusted)
     made = _embedded(loaded, texts) if run.is_encoder else _prefilled(loaded, texts, run)
     have = {kind: run.texts(kind) for kind in run.columns}
     with track("texts", len(texts), "text") as advance:

@@ -33,7 +33,7 @@ comment on table model is 'one row per model revision';
 comment on column model.model_id is 'name of the model in this store';
 comment on column model.name is 'what the user called it: alias, hub id or folder name';
 comment on column model.source is 'hub id or folder it was loaded from';
-comment on column model.revision is 'hub commit, or sha256 over the folder''s files';
+comment on column model.revision is 'hub commit, or sha256 over the folder''s files; + sha256 over its Python files where they were trusted';
 comment on column model.family is 'recipe that reads it: ingest/models/<family>.py';
 comment on column model.architecture is 'class of transformers';
 comment on column model.layers is 'decoder layers of the language model';

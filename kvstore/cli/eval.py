@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from kvstore.cli.options import STORE, FormatOption, RecipesOption, StoreOption
+from kvstore.cli.options import STORE, FormatOption, RecipesOption, StoreOption, TrustOption
 
 
 def command(
@@ -29,6 +29,7 @@ def command(
     dtype: Annotated[
         str | None, typer.Option(help="float32, bfloat16 or float16; default the run's.")
     ] = None,
+    trust_remote_code: TrustOption = False,
     format: FormatOption = "table",  # noqa: A002
     store: StoreOption = STORE,
     recipes: RecipesOption = None,
@@ -52,7 +53,9 @@ def command(
     opened = Store.open(store)
     with opened.tables() as con:
         run_id = only_run(con, run)
-    request = Request(benchmark, run_id, methods, seen, limit, batch, max_tokens, device, dtype)
+    request = Request(
+        benchmark, run_id, methods, seen, limit, batch, max_tokens, device, dtype, trust_remote_code
+    )
     from kvstore.eval.answering import answer
 
     outcome = answer(opened, request)

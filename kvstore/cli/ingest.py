@@ -18,6 +18,7 @@ from kvstore.cli.options import (
     RootOption,
     SplitOption,
     StoreOption,
+    TrustOption,
 )
 
 if TYPE_CHECKING:
@@ -38,6 +39,7 @@ def command(
     model: Annotated[
         str | None, typer.Option(help="Alias, hub id, folder, or a tiny model (`kvstore ls models`).")
     ] = None,
+    trust_remote_code: TrustOption = False,
     store: StoreOption = STORE,
     limit: Annotated[
         int | None, typer.Option(help="Only the first so many images; more can follow later.")
@@ -89,6 +91,7 @@ def command(
         annotations=annotations, images=images, follow_links=follow_links,
         limit=limit, layers=layers, encoder_layers=encoder_layers, sites=site_list(sites), pool=pool,
         prefix=prefix, view=chosen, batch=batch, device=device, dtype=dtype, run=run, workers=workers,
+        trusted=trust_remote_code,
     )  # fmt: skip
     with _loading():  # torch and transformers take seconds
         from kvstore import models

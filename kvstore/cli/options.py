@@ -70,6 +70,14 @@ FollowLinksOption = Annotated[
         "links, and hub snapshots. Without it nothing out of them is read.",
     ),
 ]
+TrustOption = Annotated[
+    bool,
+    typer.Option(
+        "--trust-remote-code",
+        help="Let Python code of the model's folder run where transformers has no class for it. It can do "
+        "all that you can: read it first. Without this no code of a model runs.",
+    ),
+]
 ImagesOption = Annotated[
     Path | None,
     typer.Option(

@@ -8,7 +8,7 @@ from typing import Annotated
 
 import typer
 
-from kvstore.cli.options import STORE, FormatOption, RecipesOption, StoreOption
+from kvstore.cli.options import STORE, FormatOption, RecipesOption, StoreOption, TrustOption
 from kvstore.outside import local_path
 
 
@@ -32,6 +32,7 @@ def command(
         ),
     ] = None,
     device: Annotated[str | None, typer.Option(help="cuda, cuda:1, cpu; default the best there is.")] = None,
+    trust_remote_code: TrustOption = False,
     format: FormatOption = "table",  # noqa: A002
     store: StoreOption = STORE,
     recipes: RecipesOption = None,
@@ -58,7 +59,9 @@ def command(
         submission.check(name, export)
     sites = tuple(part.strip() for part in (site or "").split(",") if part.strip())
     chosen = layer_list(layers, _MOST_LAYERS) if layers else ()
-    outcome = probe.predict(opened, Request(run_id, sites, chosen, check_heads(heads), device))
+    outcome = probe.predict(
+        opened, Request(run_id, sites, chosen, check_heads(heads), device, trust_remote_code)
+    )
     print(
         f"{name}: {outcome.items} items, {outcome.made} layers made, {outcome.kept} there already,"
         f" {outcome.rows} predictions written",

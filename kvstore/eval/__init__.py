@@ -49,6 +49,7 @@ class Request:
     batch        most prompts in one forward pass
     max_tokens   most tokens of a generated answer
     dtype        default the run's
+    trusted      code of the model's folder may run, as `kvstore.models.load_config` says
     """
 
     benchmark: str
@@ -60,6 +61,7 @@ class Request:
     max_tokens: int = 16
     device: str | None = None
     dtype: str | None = None
+    trusted: bool = False
 
     def __post_init__(self) -> None:
         for name in ("limit", "batch", "max_tokens"):

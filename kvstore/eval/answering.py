@@ -164,11 +164,17 @@ def _load(request: Request, who: Subject) -> Loaded:
     """The run's model, as `models.load_again` gives it; `UsageError` for an encoder alone."""
     from kvstore import models
 
-    if models.load_config(who.model).is_encoder:
+    if models.load_config(who.model, trusted=request.trusted).is_encoder:
         raise UsageError(
             f"run '{request.run_id}' is of '{who.model}', a vision encoder alone, which answers no question; "
             "choose a --run of a multimodal model"
         )
     return models.load_again(
-        who.model, who.revision, request.run_id, request.device, request.dtype or who.dtype, whole=True
+        who.model,
+        who.revision,
+        request.run_id,
+        request.device,
+        request.dtype or who.dtype,
+        whole=True,
+        trusted=request.trusted,
     )

@@ -99,7 +99,7 @@ def plan(options: Options) -> Plan:
         images=options.images,
         follow_links=options.follow_links,
     )
-    model = models.load_config(options.model)
+    model = models.load_config(options.model, trusted=options.trusted)
     options = settled(options, model)
     return Plan(
         options=options,

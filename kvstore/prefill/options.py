@@ -31,6 +31,7 @@ class Options:
     pool            average pool x pool patches before storing; 1 stores every patch
     prefix          text placed right before the image, verbatim
     batch           most images in one forward pass; None chooses by device
+    trusted         code of the model's folder may run, as `kvstore.models.load_config` says
     """
 
     dataset: str
@@ -52,6 +53,7 @@ class Options:
     dtype: str | None = None
     run: str | None = None
     workers: int | None = None
+    trusted: bool = False
 
     def __post_init__(self) -> None:
         if not self.sites:

@@ -37,13 +37,17 @@ def check_heads(text: str) -> Heads:
 
 @dataclass(frozen=True, slots=True)
 class Request:
-    """What to probe: a run's sites and layers (empty: all that are stored), which heads, on which device."""
+    """What to probe: a run's sites and layers (empty: all that are stored), which heads, on which device.
+
+    `trusted`: code of the model's folder may run where texts are read, as `kvstore.models.load_config` says.
+    """
 
     run_id: str
     sites: tuple[str, ...] = ()
     layers: tuple[int, ...] = ()
     heads: Heads = "each"
     device: str | None = None
+    trusted: bool = False
 
     def __post_init__(self) -> None:
         check_heads(self.heads)

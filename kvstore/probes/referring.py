@@ -84,7 +84,7 @@ def predict(store: Store, request: Request) -> Outcome:
         asked = _read(con, request.run_id)
     targets = [target for one in asked for target in one.targets]
     texts = sorted({target.label for target in targets})
-    text_values.fill(store, request.run_id, texts, request.device)
+    text_values.fill(store, request.run_id, texts, request.device, trusted=request.trusted)
     place = {text: at for at, text in enumerate(texts)}
     grids = {one.scene.image_id: one.scene.placed for one in asked}
 

@@ -69,7 +69,7 @@ def predict(store: Store, request: Request) -> Outcome:
         request = comparable(con, request)
         scenes = read_scenes(con, request.run_id)
     names = [name for name in categories(scenes) if name != OTHER]
-    text_values.fill(store, request.run_id, names, request.device)
+    text_values.fill(store, request.run_id, names, request.device, trusted=request.trusted)
     images = [_Image.of(scene, [OTHER, *names]) for scene in scenes]
     grids = {scene.image_id: scene.placed for scene in scenes}
 
