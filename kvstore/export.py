@@ -15,7 +15,7 @@ from functools import partial
 from pathlib import Path
 from typing import Protocol
 
-from kvstore import datasets, interrupts, recipes
+from kvstore import datasets, interrupts, names, recipes
 from kvstore.contracts import Annotations, Dataset, ImageRecord, Note
 from kvstore.errors import DatasetError, ImageError, NoSpaceError, UsageError
 from kvstore.progress import track
@@ -42,7 +42,8 @@ class ExportRecipe(Protocol):
     def write(self, dataset: Dataset, folder: Path) -> None:
         """Write `dataset`, whose images may be fewer than its pairs name, into `folder`, empty at first.
 
-        The images' bytes are written as `ImageRecord.read` gives them; an `ImageError` ends the export.
+        The images' bytes are written as `ImageRecord.read` gives them; an `ImageError` ends the export. Paths
+        with a name from the data set in them (of an image, a category, a clip) are made by `names.place`.
         """
 
 
@@ -122,11 +123,13 @@ def of_image(record: ImageRecord) -> Iterator[None]:
 def written_whole(folder: Path) -> Iterator[Path]:
     """A folder to write into that appears as `folder` at the end, whole or not at all.
 
-    Raises `UsageError` for a folder that is not empty or cannot be written, `NoSpaceError` for a full disk.
+    Raises `UsageError` for a folder that is not empty or cannot be written, `NoSpaceError` for a full disk,
+    `DatasetError` for names in it that are one on some system.
     """
     target = vacant(folder)
     with _disk_errors(target), _aside(target) as aside:
         yield aside
+        names.check_apart(aside)
 
 
 def vacant(folder: Path) -> Path:

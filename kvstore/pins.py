@@ -18,6 +18,10 @@ from datetime import datetime, timedelta
 from itertools import pairwise
 from pathlib import Path
 
+from kvstore.errors import StoreError
+from kvstore.lines import shortened
+from kvstore.names import unfit
+
 #: Folder of the pins, below the Lance tables.
 FOLDER = "at"
 _LINKED = ("data", "_indices", "_deletions")
@@ -25,13 +29,20 @@ _LAST = 2**64 - 1  # Lance names manifests by version, counted down from here
 
 
 def table(run_id: str, kind: str) -> str:
-    """The folder of a run's Lance table."""
-    return f"{run_id}.{kind}.lance"
+    """The folder of a run's Lance table, below the Lance tables; `StoreError` for names that leave them."""
+    return _fit(f"{run_id}.{kind}.lance")
 
 
 def folder(run_id: str, kind: str, version: int) -> str:
-    """The pin of a version of a run's table, below the Lance tables."""
-    return f"{FOLDER}/{run_id}.{kind}.{version}.lance"
+    """The pin of a version of a run's table, below the Lance tables; `StoreError` as of `table`."""
+    return f"{FOLDER}/{_fit(f'{run_id}.{kind}.{version}.lance')}"
+
+
+def _fit(name: str) -> str:
+    """A folder's name made of the catalog's, which may be anything in a store that somebody sent."""
+    if why := unfit(name):
+        raise StoreError(f"the catalog names a table {shortened(name, 90)!r}, which can be no folder: {why}")
+    return name
 
 
 def pin(lance: Path, run_id: str, kind: str, version: int) -> str:
@@ -81,6 +92,8 @@ def _same(ours: Path, theirs: Path) -> bool:
 
 def _make(ours: Path, theirs: Path, name: str) -> None:
     home = ours.parents[1]
+    if home.parent.is_symlink():
+        raise FileExistsError(f"{home.parent} is a link: what is made there would lie elsewhere")
     shutil.rmtree(home, ignore_errors=True)
     ours.parent.mkdir(parents=True)
     for part in _LINKED:

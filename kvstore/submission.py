@@ -18,6 +18,7 @@ import numpy as np
 from kvstore import masks
 from kvstore.errors import UsageError
 from kvstore.export import vacant, written_whole
+from kvstore.names import lines, place
 from kvstore.query import run_analysis
 
 if TYPE_CHECKING:
@@ -107,16 +108,16 @@ def _by_label(con: duckdb.DuckDBPyConnection, chosen: Chosen, folder: Path) -> N
     """MSRC's ground truth: ``<group>/GroundTruth/<image>.png``, white on black."""
     for row in _rows(con, chosen):
         stem = PurePosixPath(row["name"]).stem
-        _save(folder / _safe(row["label"]) / "GroundTruth" / f"{_safe(stem)}.png", 255 * _pixels(row))
+        _save(place(folder, row["label"], "GroundTruth", f"{stem}.png"), 255 * _pixels(row))
 
 
 def _by_episode(con: duckdb.DuckDBPyConnection, chosen: Chosen, folder: Path) -> None:
     """``<category>/<episode>.png``, white on black, and which image it is of; no official layout is known."""
     queries = {}
     for row in _rows(con, chosen):
-        name = f"{_safe(row['label'])}/{row['number']:04d}.png"
-        queries[name] = row["name"]
-        _save(folder / name, 255 * _pixels(row))
+        path = place(folder, row["label"], f"{row['number']:04d}.png")
+        queries[path.relative_to(folder).as_posix()] = row["name"]
+        _save(path, 255 * _pixels(row))
     (folder / "queries.json").write_text(json.dumps(queries, indent=1) + "\n", encoding="utf-8")
 
 
@@ -130,10 +131,10 @@ def _by_class(con: duckdb.DuckDBPyConnection, chosen: Chosen, folder: Path) -> N
     ).fetchall()
     numbers = numbers or {label: number for number, (label,) in enumerate(labels, 1)}
     for name, codes in _class_maps(_rows(con, chosen), numbers):
-        place = PurePosixPath(name)
+        image = PurePosixPath(name)
         coded = np.stack([codes % 256, codes // 256, np.zeros_like(codes)], -1)
-        _save(folder / _safe(place.parent.name or "images") / f"{_safe(place.stem)}.png", coded)
-    listed = "".join(f"{number} {name}\n" for name, number in numbers.items())
+        _save(place(folder, image.parent.name or "images", f"{image.stem}.png"), coded)
+    listed = lines(f"{number} {name}" for name, number in numbers.items())
     (folder / "classes.txt").write_text(listed, encoding="utf-8")
 
 
@@ -186,16 +187,9 @@ def _pixels(row: Mapping[str, Any]) -> np.ndarray[Any, Any]:
     return masks.to_array(row["rle"])
 
 
-def _safe(name: str) -> str:
-    """A name as one part of a path: no separators, no dots in front."""
-    kept = "".join("_" if letter in '/\\:*?"<>|\0' or ord(letter) < 32 else letter for letter in name)
-    return kept.lstrip(".")[:120] or "_"
-
-
 def _save(path: Path, pixels: np.ndarray[Any, Any]) -> None:
     from PIL import Image
 
-    path.parent.mkdir(parents=True, exist_ok=True)
     data = io.BytesIO()
     Image.fromarray(pixels.astype(np.uint8)).save(data, "PNG")
     path.write_bytes(data.getvalue())

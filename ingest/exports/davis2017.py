@@ -20,6 +20,7 @@ from kvstore.contracts import Annotations, Dataset
 from kvstore.errors import DatasetError
 from kvstore.export import of_image
 from kvstore.images import Header, decode
+from kvstore.names import place
 from kvstore.upright import stored_size
 
 from ._class_maps import annotated, stored  # noqa: TID252 - the recipes' package has no fixed name
@@ -37,16 +38,15 @@ def write(dataset: Dataset, folder: Path) -> None:
         if record.name not in places:
             continue
         clip, number = places[record.name]
-        frame = f"480p/{clip}/{number:05d}"
         with of_image(record):
             jpeg, shown = _jpeg(data, head)
-        _placed(folder / "JPEGImages" / f"{frame}.jpg").write_bytes(jpeg)
+        place(folder, "JPEGImages", "480p", clip, f"{number:05d}.jpg").write_bytes(jpeg)
         values = clips.setdefault(clip, _Numbers(clip)).values(found, shown)
-        _palette(values).save(_placed(folder / "Annotations" / f"{frame}.png"))
+        _palette(values).save(place(folder, "Annotations", "480p", clip, f"{number:05d}.png"))
     if not clips:
         raise DatasetError(f"{dataset.name} {dataset.split} has no clips to export; name another --split")
     split = "train" if dataset.split.startswith("train") else "val"
-    _placed(folder / "ImageSets" / "2017" / f"{split}.txt").write_text("".join(f"{c}\n" for c in clips))
+    place(folder, "ImageSets", "2017", f"{split}.txt").write_text("".join(f"{c}\n" for c in clips))
 
 
 def _jpeg(data: bytes, head: Header) -> tuple[bytes, Header]:
@@ -56,11 +56,6 @@ def _jpeg(data: bytes, head: Header) -> tuple[bytes, Header]:
     image, buffer = decode(data).image, io.BytesIO()
     image.save(buffer, "JPEG", quality=95, subsampling=0)
     return buffer.getvalue(), Header(image.width, image.height, "JPEG", 1)
-
-
-def _placed(path: Path) -> Path:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    return path
 
 
 @dataclass

@@ -10,8 +10,8 @@ from pathlib import Path
 
 from kvstore import images
 from kvstore.contracts import Dataset, ImageRecord
-from kvstore.errors import DatasetError
 from kvstore.export import EXTENSIONS, contents, of_image
+from kvstore.names import place
 
 _ENDINGS = (*EXTENSIONS.values(), ".jpeg", ".tiff")
 
@@ -19,19 +19,11 @@ _ENDINGS = (*EXTENSIONS.values(), ".jpeg", ".tiff")
 def write(dataset: Dataset, folder: Path) -> None:
     """Write the images' bytes into `folder`."""
     for record, data in contents(dataset):
-        path = folder / _placed(record, data)
-        try:
-            path.parent.mkdir(parents=True, exist_ok=True)
-            with path.open("xb") as file:
-                file.write(data)
-        except (FileExistsError, NotADirectoryError) as error:
-            raise DatasetError(f"image {record.name!r} would lie where another does") from error
+        place(folder, *_named(record, data).split("/")).write_bytes(data)
 
 
-def _placed(record: ImageRecord, data: bytes) -> str:
-    """A file name that stays in the folder and is found in it."""
-    if any(not part or part.startswith(".") for part in record.name.split("/")):
-        raise DatasetError(f"image {record.name!r} has a name that would be hidden or leave the folder")
+def _named(record: ImageRecord, data: bytes) -> str:
+    """The image's name with an ending by which it is found."""
     if record.name.lower().endswith(_ENDINGS):
         return record.name
     with of_image(record):

@@ -17,6 +17,7 @@ from PIL import Image
 from kvstore.contracts import Dataset
 from kvstore.errors import DatasetError
 from kvstore.export import EXTENSIONS
+from kvstore.names import lines, place
 
 from . import _class_maps  # noqa: TID252 - the recipes' package has no fixed name
 
@@ -30,10 +31,10 @@ def write(dataset: Dataset, folder: Path) -> None:
         pixels = _class_maps.painted(found, head, ids, _VOID)
         if len(ids) > _SIZES[-1]:
             raise DatasetError(f"{dataset.name} has over {_SIZES[-1]} categories; ImageNet-S holds no more")
-        place = f"{_wnid(_main(pixels))}/{number:08d}"
-        _placed(folder / "validation" / f"{place}{EXTENSIONS[head.format]}").write_bytes(data)
+        wnid, name = _wnid(_main(pixels)), f"{number:08d}"
+        place(folder, "validation", wnid, f"{name}{EXTENSIONS[head.format]}").write_bytes(data)
         coded = np.dstack([pixels % 256, pixels // 256, np.zeros_like(pixels)]).astype(np.uint8)
-        Image.fromarray(coded).save(_placed(folder / "validation-segmentation" / f"{place}.png"))
+        Image.fromarray(coded).save(place(folder, "validation-segmentation", wnid, f"{name}.png"))
     _finish(folder, list(ids))
 
 
@@ -47,19 +48,13 @@ def _main(pixels: _class_maps.Pixels) -> int:
     return int(counts.argmax())
 
 
-def _placed(path: Path) -> Path:
-    """The path, its folder made."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    return path
-
-
 def _finish(folder: Path, categories: Sequence[str]) -> None:
     """The lists, and the images' and masks' folders under the size that is known by now."""
     size = next(size for size in _SIZES if len(categories) <= size)
     for part in ("validation", "validation-segmentation"):
-        (folder / part).rename(_placed(folder / f"ImageNetS{size}" / part))
+        (folder / part).rename(place(folder, f"ImageNetS{size}", part))
     rows = [(_wnid(code), name) for code, name in enumerate(categories, 1)]
-    listed = _placed(folder / "data" / "categories" / f"ImageNetS_categories_im{size}.txt")
-    listed.write_text("".join(f"{wnid}\n" for wnid, _ in rows), encoding="utf-8")
-    words = "".join(f"{wnid} {name}\n" for wnid, name in rows)
+    listed = place(folder, "data", "categories", f"ImageNetS_categories_im{size}.txt")
+    listed.write_text(lines(wnid for wnid, _ in rows), encoding="utf-8")
+    words = lines(f"{wnid} {name}" for wnid, name in rows)
     (folder / "synset_words.txt").write_text(words, encoding="utf-8")

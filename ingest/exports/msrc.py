@@ -16,6 +16,7 @@ from kvstore import masks
 from kvstore.contracts import Annotations, Dataset
 from kvstore.errors import DatasetError
 from kvstore.export import EXTENSIONS
+from kvstore.names import place
 
 from . import _class_maps  # noqa: TID252 - the recipes' package has no fixed name
 
@@ -24,11 +25,9 @@ def write(dataset: Dataset, folder: Path) -> None:
     """Write a folder per category into `folder`."""
     for number, (data, head, found) in enumerate(_class_maps.annotated(dataset), 1):
         for category, mask in _by_category(found).items():
-            group = _group(folder, category)
-            (group / "GroundTruth").mkdir(parents=True, exist_ok=True)
-            (group / f"{number:06d}{EXTENSIONS[head.format]}").write_bytes(data)
+            place(folder, category, f"{number:06d}{EXTENSIONS[head.format]}").write_bytes(data)
             inside = Image.fromarray(_class_maps.stored(mask, head)).convert("L")
-            inside.save(group / "GroundTruth" / f"{number:06d}.bmp")
+            inside.save(place(folder, category, "GroundTruth", f"{number:06d}.bmp"))
     if not any(folder.iterdir()):
         raise DatasetError(f"{dataset.name} has no masks of objects, and MSRC consists of them")
 
@@ -40,9 +39,3 @@ def _by_category(found: Annotations) -> dict[str, str]:
         if thing.mask and not thing.crowd:
             parts.setdefault(thing.category, []).append(thing.mask)
     return {category: masks.union(some) for category, some in parts.items()}
-
-
-def _group(folder: Path, category: str) -> Path:
-    if category.startswith(".") or "/" in category:
-        raise DatasetError(f"category {category!r} cannot be a folder's name, which MSRC has for each")
-    return folder / category

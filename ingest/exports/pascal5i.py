@@ -17,6 +17,7 @@ from PIL import Image
 from kvstore.contracts import Dataset
 from kvstore.errors import DatasetError
 from kvstore.export import EXTENSIONS
+from kvstore.names import lines
 
 from . import _class_maps  # noqa: TID252 - the recipes' package has no fixed name
 
@@ -48,6 +49,6 @@ def _lists(folder: Path, named: Sequence[tuple[str, int]], categories: Sequence[
     folder.mkdir(parents=True)
     size = -(-len(categories) // _FOLDS)
     for fold in range(_FOLDS):
-        lines = [f"{name}__{code:02d}\n" for name, code in named if (code - 1) // size == fold]
-        (folder / f"fold{fold}.txt").write_text("".join(lines), encoding="utf-8")
-    (folder / "classes.txt").write_text("".join(f"{name}\n" for name in categories), encoding="utf-8")
+        own = (f"{name}__{code:02d}" for name, code in named if (code - 1) // size == fold)
+        (folder / f"fold{fold}.txt").write_text(lines(own), encoding="utf-8")
+    (folder / "classes.txt").write_text(lines(categories), encoding="utf-8")

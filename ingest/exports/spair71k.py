@@ -25,6 +25,7 @@ from kvstore.contracts import Annotations, Box, Dataset, Pair
 from kvstore.errors import DatasetError
 from kvstore.export import EXTENSIONS
 from kvstore.images import Header
+from kvstore.names import place
 
 from ._class_maps import annotated  # noqa: TID252 - the recipes' package has no fixed name
 
@@ -54,7 +55,7 @@ def write(dataset: Dataset, folder: Path) -> None:
                 files.add(shown, data, category, box, found)
     split = "trn" if dataset.split.startswith("tr") else "val" if dataset.split == "val" else "test"
     listed = [files.pair(pair, split) for pair in pairs]
-    _placed(folder / "Layout" / "large" / f"{split}.txt").write_text("".join(f"{name}\n" for name in listed))
+    place(folder, "Layout", "large", f"{split}.txt").write_text("".join(f"{name}\n" for name in listed))
 
 
 def _boxes(pairs: Iterable[Pair]) -> dict[str, dict[str, Box]]:
@@ -92,7 +93,7 @@ class _Files:
 
     def add(self, shown: _Shown, data: bytes, category: str, box: Box, found: Annotations) -> None:
         """Write an image of a category, its annotation, and its object's mask where it has one."""
-        _placed(self.folder / "JPEGImages" / category / shown.file).write_bytes(data)
+        place(self.folder, "JPEGImages", category, shown.file).write_bytes(data)
         own = (thing for thing in found.objects if (thing.category, thing.box) == (category, box))
         thing = next(own, None)
         seen = {p.name: [p.x, p.y] for p in thing.keypoints if p.visible == 2} if thing else {}
@@ -109,10 +110,9 @@ class _Files:
             "kps": points,
             "kps_names": self._names(category, seen),
         }
-        _dump(self.folder / "ImageAnnotation" / category / f"{shown.stem}.json", row)
+        _dump(place(self.folder, "ImageAnnotation", category, f"{shown.stem}.json"), row)
         if thing and thing.mask:
-            path = _placed(self.folder / "Segmentation" / category / f"{shown.stem}.png")
-            _map(thing.mask).save(path)
+            _map(thing.mask).save(place(self.folder, "Segmentation", category, f"{shown.stem}.png"))
 
     def pair(self, pair: Pair, split: str) -> str:
         """Write a pair; return its name."""
@@ -128,7 +128,8 @@ class _Files:
             "kps_ids": [self._number(pair.category, point.name) for point in pair.keypoints],
             "kps_names": self._names(pair.category, (point.name for point in pair.keypoints)),
         }
-        _dump(self.folder / "PairAnnotation" / split / f"{name}.json", row | dict.fromkeys(_UNKNOWN, 0))
+        path = place(self.folder, "PairAnnotation", split, f"{name}.json")
+        _dump(path, row | dict.fromkeys(_UNKNOWN, 0))
         return name
 
     def _number(self, category: str, name: str) -> str:
@@ -148,9 +149,4 @@ def _map(mask: str) -> Image.Image:
 
 
 def _dump(path: Path, row: Row) -> None:
-    _placed(path).write_text(json.dumps(row))
-
-
-def _placed(path: Path) -> Path:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    return path
+    path.write_text(json.dumps(row))

@@ -30,7 +30,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from kvstore import masks
+from kvstore import masks, names
 from kvstore.boundary import Contour, reach
 from kvstore.contracts import Grid
 from kvstore.errors import UsageError
@@ -272,13 +272,13 @@ def submission(
     probe  `NAME` or `VOID_OUT`, whose masks are alike
     best   site, layer and head whose predictions are written; a clip's first frame is its annotation
 
-    Returns the files. Raises `UsageError` where predictions of a frame are missing.
+    Returns the files. Raises `UsageError` where predictions of a frame are missing, `DatasetError` for a
+    clip whose name can be none of a folder.
     """
     files = []
     for clip in read_clips(con, run_id):
         for number, painted in _painted(con, run_id, probe, best, clip):
-            path = folder / clip.name / f"{number:05d}.png"
-            path.parent.mkdir(parents=True, exist_ok=True)
+            path = names.place(folder, clip.name, f"{number:05d}.png")
             _image(painted).save(path)
             files.append(path)
     return files

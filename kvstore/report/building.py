@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from kvstore import __version__, disk, interrupts, recipes
 from kvstore.errors import KvstoreError, NoSpaceError, ReportError
+from kvstore.names import unfit
 from kvstore.report import charts, gallery, html, page
 from kvstore.report.blocks import Block, Chart, Gallery, Missing, Note, Table
 from kvstore.report.index import write_index
@@ -154,11 +155,11 @@ def _refuse_strangers(report: str, blocks: list[Block]) -> None:
                 " give Chart, Table, Gallery, Note or Missing"
             )
         if isinstance(block, Chart):
-            if block.name in names or Path(block.name).name != block.name or block.name.startswith("."):
+            if block.name.casefold() in names or unfit(block.name):
                 raise ReportError(
                     f"report '{report}': chart name '{block.name}' is used twice or is no file name"
                 )
-            names.add(block.name)
+            names.add(block.name.casefold())
 
 
 def _pictures(store: Store, report: str, content: page.Content) -> dict[str, tuple[str, bytes]]:

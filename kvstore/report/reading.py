@@ -22,6 +22,9 @@ if TYPE_CHECKING:
 
 #: Views over Lance: too large to read twice, so their version is that of the committed tables.
 _VECTORS = re.compile(r"\b(patch_kv|pooled_kv|patch_input|patch_encoder)\b", re.IGNORECASE)
+#: Values that stand in a file's name as they are: no two of them are written alike, in any case.
+_WORD, _NUMBER = re.compile(r"[a-z][a-z0-9_-]*"), re.compile(r"-?[0-9]+(\.[0-9]+)?")
+_LONGEST = 120  # characters of them
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,9 +39,18 @@ class Answer:
 
     @property
     def name(self) -> str:
-        """The analysis and its parameters, as part of a file name."""
+        """The analysis and its parameters as a file's name, another for each.
+
+        Values may be names from data: where one is no number and no plain word, a hash of all is added.
+        """
         stated = "".join(f".{key}-{value}" for key, value in sorted(self.params.items()))
-        return re.sub(r"[^A-Za-z0-9._-]", "_", self.analysis + stated)
+        plain = all(
+            (_WORD if isinstance(v, str) else _NUMBER).fullmatch(str(v)) for v in self.params.values()
+        )
+        if plain and len(stated) <= _LONGEST:
+            return self.analysis + stated
+        digest = hashlib.sha256(json.dumps(self.params, sort_keys=True, default=str).encode()).hexdigest()
+        return re.sub(r"[^A-Za-z0-9._-]", "_", self.analysis + stated[:_LONGEST]) + f".{digest[:16]}"
 
     def state(self) -> dict[str, Any]:
         """What enters the build's key."""

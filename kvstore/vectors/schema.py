@@ -16,6 +16,7 @@ from pathlib import Path
 
 import pyarrow as pa
 
+from kvstore import pins
 from kvstore.contracts import Site
 
 PATCH_KV = "patch_kv"
@@ -72,14 +73,9 @@ class Shape:
         }
 
 
-def name(run_id: str, kind: str) -> str:
-    """A table's name in LanceDB, ``<run_id>.<kind>``."""
-    return f"{run_id}.{kind}"
-
-
 def location(lance: Path, run_id: str, kind: str) -> Path:
-    """A table's folder."""
-    return lance / f"{name(run_id, kind)}.lance"
+    """A table's folder; `StoreError` for names that leave `lance`."""
+    return lance / pins.table(run_id, kind)
 
 
 def _vector(column: str, width: int) -> pa.Field:
