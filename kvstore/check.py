@@ -14,7 +14,7 @@ from pathlib import Path
 
 import duckdb
 
-from kvstore import apart, query, recipes, warehouse
+from kvstore import apart, left_out, query, recipes, warehouse
 
 
 @dataclass(frozen=True)
@@ -33,33 +33,44 @@ class Finding:
 
 
 def findings(con: duckdb.DuckDBPyConnection) -> list[Finding]:
-    """Run every check, in order of name."""
-    return [_run(con, name, path) for name, path in _files().items()]
+    """Which runs can be read, and every check, in order of name."""
+    return [*_readable(con), *(_run(con, name, path) for name, path in _files().items())]
 
 
 def findings_apart(catalog: Path, lance: Path) -> list[Finding]:
     """`findings` by a process of its own; where reading ends it, another goes on with the next check."""
-    left, found = _files(), []
+    left, found = _files(), {}
     while left:
         try:
             for finding in apart.messages(read, catalog, lance, dict(left)):
-                found.append(finding)
-                del left[finding.check]
+                found[finding.check] = finding
+                left.pop(finding.check, None)
         except apart.EndedError as ended:
             for name, path in list(left.items())[:1]:
                 told = (
                     f"cannot run: the process that read the tables ended {ended}; a file of theirs is broken"
                 )
-                found.append(Finding(name, query.grain(query.read_text(path)), 1, told))
+                found[name] = Finding(name, query.grain(query.read_text(path)), 1, told)
                 del left[name]
-    return found
+    return list(found.values())
 
 
 def read(catalog: Path, lance: Path, files: Mapping[str, Path]) -> Iterator[Finding]:
-    """The findings of these checks, in order."""
+    """Which runs can be read, and the findings of these checks, in order."""
     with warehouse.connect(catalog, lance) as con:
+        yield from _readable(con)
         for name, path in files.items():
             yield _run(con, name, path)
+
+
+def _readable(con: duckdb.DuckDBPyConnection) -> Iterator[Finding]:
+    """One finding for each run that something is left out of; the checks are made of what can be read."""
+    broken: dict[str, list[left_out.LeftOut]] = {}
+    for one in left_out.there(con):
+        broken.setdefault(one.run_id, []).append(one)
+    for run, found in broken.items():
+        grain = "one row per table that cannot be read"
+        yield Finding(f"tables of {run}", grain, len(found), left_out.broken(found[0]))
 
 
 def _files() -> dict[str, Path]:

@@ -13,6 +13,7 @@ KvstoreError                 one root; the command line prints its message in on
 └── ReportError              a report that cannot be built
 
 ImageError                   one image that cannot be used: goes to `quarantine`, the rest goes on
+LeftOutWarning               a warning: rows were read without those of a run that cannot be read
 """
 
 from __future__ import annotations
@@ -106,3 +107,7 @@ class ImageError(Exception):
     def __init__(self, reason: str, detail: str) -> None:
         super().__init__(detail)
         self.reason, self.detail = reason, detail
+
+
+class LeftOutWarning(UserWarning):
+    """Rows were read without those of a run that cannot be read; the message names it and the remedy."""

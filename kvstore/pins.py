@@ -14,10 +14,12 @@ import os
 import re
 import shutil
 from collections.abc import Iterator
+from contextlib import suppress
 from datetime import datetime, timedelta
 from itertools import pairwise
 from pathlib import Path
 
+from kvstore import seals
 from kvstore.errors import StoreError
 from kvstore.lines import shortened
 from kvstore.names import unfit
@@ -49,14 +51,26 @@ def pin(lance: Path, run_id: str, kind: str, version: int) -> str:
     """Pin a version if need be; what to open, below `lance`: where that cannot be done, the table itself."""
     theirs = lance / table(run_id, kind) / _manifest(version)
     ours = lance / folder(run_id, kind, version) / _manifest(version)
+    if _same(ours, theirs):
+        return folder(run_id, kind, version)
     if not theirs.is_file():  # cleaned up since: a pin that was made in time still has it
         return folder(run_id, kind, version) if ours.is_file() else table(run_id, kind)
-    if not _same(ours, theirs):
-        try:
-            _make(ours, theirs, table(run_id, kind))
-        except OSError:
-            return table(run_id, kind)
+    try:
+        _make(ours, theirs, table(run_id, kind))
+    except OSError:
+        return table(run_id, kind)
     return folder(run_id, kind, version)
+
+
+def at(lance: Path, run_id: str, kind: str, version: int) -> str:
+    """What to open of a version, below `lance`, as things are: its pin, else the table itself."""
+    pinned = find(lance, run_id, kind, version) is not None
+    return folder(run_id, kind, version) if pinned else table(run_id, kind)
+
+
+def is_pin(path: str) -> bool:
+    """Whether what `at` or `pin` said to open is a pin."""
+    return path.startswith(f"{FOLDER}/")
 
 
 def find(lance: Path, run_id: str, kind: str, version: int) -> Path | None:
@@ -86,8 +100,16 @@ def _manifest(version: int) -> str:
 
 
 def _same(ours: Path, theirs: Path) -> bool:
-    """Whether a pin is of this manifest, and not of one that a removed table had under the same number."""
-    return ours.is_file() and (ours.samefile(theirs) or ours.read_bytes() == theirs.read_bytes())
+    """Whether a pin is whole and of this manifest, not of one that a removed table had under the number.
+
+    Where the table's own manifest is broken or gone, a pin whose seal holds is better than it.
+    """
+    home = ours.parents[1]
+    if not ours.is_file() or not all((home / part).is_symlink() for part in _LINKED):
+        return False
+    if theirs.is_file() and (ours.samefile(theirs) or ours.read_bytes() == theirs.read_bytes()):
+        return True
+    return seals.fault(home) == ""
 
 
 def _make(ours: Path, theirs: Path, name: str) -> None:
@@ -102,6 +124,8 @@ def _make(ours: Path, theirs: Path, name: str) -> None:
         os.link(theirs, ours)
     except OSError:
         shutil.copyfile(theirs, ours)
+    with suppress(OSError, ValueError):  # of what is broken by now nothing is promised: it has no seal
+        seals.seal(home, ours)
 
 
 def _pins(lance: Path) -> Iterator[tuple[tuple[str, str, int], Path]]:

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 
 import duckdb
 
-from kvstore import recipes, warehouse
+from kvstore import left_out, recipes, warehouse
 from kvstore.errors import QueryError, UnknownNameError, UsageError
 from kvstore.outside import reason, told
 
@@ -90,7 +90,9 @@ def execute(
     if not statements:
         raise UsageError("the SQL holds no statement")
     for statement in statements:
-        con.execute(statement, {name: params[name] for name in statement.named_parameters})
+        values = {name: params[name] for name in statement.named_parameters}
+        left_out.warn_of(con, statement.query, values)
+        con.execute(statement, values)
     return con
 
 

@@ -12,8 +12,9 @@ from collections.abc import Collection
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from kvstore import vectors, verify
+from kvstore import pins, vectors, verify
 from kvstore.errors import StoreError, UnknownNameError
+from kvstore.outside import told
 from kvstore.prefill import record
 from kvstore.vectors import schema as tables
 from kvstore.vectors import without
@@ -59,14 +60,16 @@ def repair(store: Store, run_id: str) -> Repaired:
     table cannot be read at all, so that only a new ingest helps.
     """
     (task,) = tasks(store, run_id)
-    with store.hold(run_id):
+    remedy = f"kvstore drop {run_id} --now, and ingest it again"
+    with told(f"run {run_id} cannot be repaired", remedy, StoreError), store.hold(run_id):
+        for kind, version in task.versions.items():
+            pins.pin(store.lance, run_id, kind, version)
         vectors.rewind(store.lance, run_id, task.versions)
         verdict = verify.verify(task)
         lost = [part for part in verdict.broken if part.image_id is None]
         if lost:
             raise StoreError(
-                f"table {lost[0].kind} of run {run_id} is broken as a whole ({lost[0].why}); "
-                f"kvstore drop {run_id} --now, and ingest it again"
+                f"table {lost[0].kind} of run {run_id} is broken as a whole ({lost[0].why}); {remedy}"
             )
         return _mend(store, task, verdict)
 

@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 
 def init_sql(store: Store) -> str:
     """The SQL that opens the store in a bare ``duckdb`` of the same version, by absolute paths."""
-    statements = warehouse.attach_statements(store.catalog.resolve(), store.lance.resolve())
+    statements = warehouse.opening_statements(store.catalog.resolve(), store.lance.resolve())
     return "\n".join(
         ["-- Opens a store of kvstore, read-only: duckdb -init THIS_FILE", *map("{};".format, statements)]
     )

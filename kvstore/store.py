@@ -30,7 +30,7 @@ from kvstore.errors import (
     UsageError,
 )
 from kvstore.lines import printable
-from kvstore.outside import local_path, reason
+from kvstore.outside import local_path, reason, told
 
 if TYPE_CHECKING:
     from kvstore.check import Finding
@@ -187,15 +187,21 @@ class Store:
         A run that is being ingested is left alone. Tables of no run, as a drop leaves them, are removed when
         they are older than `vectors.KEEP`.
         """
-        done = {run["run_id"]: "busy" for run in self.runs()}
-        for run_id in done:
-            try:
-                with self.hold(run_id):
-                    self._optimize(run_id)
-            except StoreBusyError:
-                continue
-            done[run_id] = "optimized"
-        return done | self._remove_orphans()
+        done = {run["run_id"]: self.optimize_run(run["run_id"]) for run in self.runs()}
+        return done | self.remove_orphans()
+
+    def optimize_run(self, run_id: str) -> str:
+        """What `optimize` does of one run; ``optimized``, or ``busy`` while another process is at work on it.
+
+        Raises `StoreError` for a run that cannot be read: it is left as it is.
+        """
+        try:
+            remedy = f"kvstore repair {run_id}"
+            with told(f"run {run_id} cannot be optimized", remedy, StoreError), self.hold(run_id):
+                self._optimize(run_id)
+        except StoreBusyError:
+            return "busy"
+        return "optimized"
 
     def check(self) -> list[Finding]:
         """Run every file of `sql/checks`; see `kvstore.check`."""
@@ -262,6 +268,8 @@ class Store:
         from kvstore.vectors.schema import KEY_MOMENT
 
         named: dict[str, int] = next((run["versions"] for run in self.runs() if run["run_id"] == run_id), {})
+        for kind, version in named.items():  # a new version of what is broken would pass for whole
+            vectors.opened(self.lance, run_id, kind, {kind: version})
         # What a killed ingest left in Lance alone must go before compaction makes it part of the run.
         vectors.rewind(self.lance, run_id, named)
         versions: dict[str, int] = vectors.optimize(self.lance, run_id, [*named, KEY_MOMENT])
@@ -284,7 +292,7 @@ class Store:
         for folder in self._tables_of(run_id):
             shutil.rmtree(folder, ignore_errors=True)
 
-    def _remove_orphans(self) -> dict[str, str]:
+    def remove_orphans(self) -> dict[str, str]:
         """Remove the tables of no run that were dropped long enough ago; what was done, by their run."""
         done = {}
         for run_id in sorted({owner for owner, _ in self._tables()} - {run["run_id"] for run in self.runs()}):

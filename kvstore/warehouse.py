@@ -3,7 +3,7 @@
 Views over Lance tables are made from table `run`. They scan the versions that it names (`kvstore.pins`), by
 the path in the variable `kvstore_lance`, which whoever opens the store sets: so a store can be moved, and
 nothing that can be written is attached. (A folder attached with `type lance` can: `drop table` there deletes
-a run's vectors.)
+a run's vectors.) What cannot be read is left out of them (`kvstore.left_out`).
 
 Making a view binds what it reads; while the catalog is changed, an empty stand-in of the same types takes
 the scan's place, so that a publish neither loads the extension (0.8 s, most of it DuckDB's check of its
@@ -15,16 +15,16 @@ from __future__ import annotations
 import importlib.util
 import os
 import re
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
 from typing import NamedTuple
 
 import duckdb
 
-from kvstore import pins, recipes
+from kvstore import left_out, pins, recipes, seals
 from kvstore.errors import StoreBusyError, StoreError
-from kvstore.outside import reason, sentence
+from kvstore.outside import reason, sentence, told
 
 #: Lance tables that views show: name -> column -> type in the view. `run_id` goes in front.
 TABLES: dict[str, dict[str, str]] = {
@@ -70,17 +70,21 @@ _SCAN = "__lance_scan"
 _verified = False  # DuckDB has checked the extension's signature in this process
 
 
-def unreadable(run_id: str, kind: str, error: BaseException) -> str:
-    """What is told, in a line, when a run's Lance table cannot be read."""
-    hint = "was it dropped meanwhile? If not, a file is broken: see `kvstore check`"
-    return sentence(f"{kind} of run '{run_id}' cannot be read; {hint}", error)
+def reading(run_id: str, kind: str) -> AbstractContextManager[None]:
+    """Whatever Lance raises over a run's table within becomes a `StoreError` of one line."""
+    return told(_unreadable(run_id, kind), kind=StoreError)
+
+
+def _unreadable(run_id: str, kind: str) -> str:
+    hint = f"was it dropped meanwhile? If not, a file is broken: kvstore repair {run_id}"
+    return f"{kind} of run '{run_id}' cannot be read; {hint}"
 
 
 def explained(error: BaseException) -> str:
     """Why a query failed, in a line; of a Lance table that cannot be read, which run's it is."""
     met = re.search(rf"([^/'\s]+)\.({'|'.join(TABLES)})(?:\.\d+)?\.lance\b", str(error))
     if met:
-        return unreadable(met[1], met[2], error)
+        return sentence(_unreadable(met[1], met[2]), error)
     return reason(error)
 
 
@@ -118,8 +122,48 @@ def connect(catalog: Path, lance: Path) -> duckdb.DuckDBPyConnection:
         con.execute("set enable_progress_bar = false")  # DuckDB draws it on stdout, where data goes
         for statement in attach_statements(catalog, lance):
             con.execute(statement)
+        for statement in _without_broken(con, lance):
+            con.execute(statement)
     _verified = True
     return con
+
+
+def opening_statements(catalog: Path, lance: Path) -> list[str]:
+    """`attach_statements`, and what leaves out of the views what cannot be read now: for the shell."""
+    with catalog_only(catalog) as con:
+        return [*attach_statements(catalog, lance), *_without_broken(con, lance)]
+
+
+def broken(catalog: Path, lance: Path) -> list[left_out.LeftOut]:
+    """Every Lance table that the catalog names and that cannot be read, those that no view shows, too."""
+    with connect(catalog, lance) as con:
+        return left_out.there(con)
+
+
+def _without_broken(con: duckdb.DuckDBPyConnection, lance: Path) -> list[str]:
+    """What puts views of the tables that can be read in front of the catalog's, where some cannot."""
+    held = _all_held(con, lambda run, kind, version: pins.at(lance, run, kind, version))
+    faults = {(one.run_id, one.kind): _fault(con, lance / one.path) for one in held}
+    found = [left_out.LeftOut(*name, why) for name, why in faults.items() if why]
+    changed = {one.kind for one in held if faults[one.run_id, one.kind] or not pins.is_pin(one.path)}
+    views = []
+    for kind in (kind for kind in TABLES if kind in changed):
+        rest = [one for one in held if one.kind == kind and not faults[one.run_id, kind]]
+        views.append(_view(kind, rest, [one.run_id for one in found if one.kind == kind]))
+    return [left_out.create(found), *views] if found or views else []
+
+
+def _fault(con: duckdb.DuckDBPyConnection, path: Path) -> str:
+    """Why a table cannot be read; empty when it can. One without a seal is opened."""
+    why = seals.fault(path)
+    if why is not None:
+        return why
+    try:
+        con.execute(f"load {text(extension())}")
+        con.execute(f"describe from {_SCAN}({text(path)})")
+    except duckdb.Error as error:
+        return reason(error)
+    return ""
 
 
 def _memory(config: Mapping[str, str | bool | int | float | list[str]]) -> duckdb.DuckDBPyConnection:
@@ -205,14 +249,7 @@ def _define(con: duckdb.DuckDBPyConnection, lance: Path) -> None:
     columns = {name: kind for table in TABLES.values() for name, kind in table.items()}
     nothing = ", ".join(f"null::{kind} as {name}" for name, kind in columns.items())
     con.execute(f"create temp macro {_SCAN}(path) as table select {nothing} where false")
-    runs: list[tuple[str, list[str], dict[str, int]]] = con.execute(
-        "select run_id, sites, versions from run order by run_id"
-    ).fetchall()
-    held = [
-        _Held(run, kind, sites, pins.pin(lance, run, kind, version))
-        for run, sites, versions in runs
-        for kind, version in versions.items()
-    ]
+    held = _all_held(con, lambda run, kind, version: pins.pin(lance, run, kind, version))
     con.execute("begin")  # DuckDB writes to one database in a transaction, so the stand-in comes before it
     for table in TABLES:
         con.execute(_view(table, [one for one in held if one.kind == table]))
@@ -231,6 +268,18 @@ class _Held(NamedTuple):
     path: str
 
 
+def _all_held(con: duckdb.DuckDBPyConnection, path: Callable[[str, str, int], str]) -> list[_Held]:
+    """Every table that the catalog names; `path` gives what to open by run, kind and version."""
+    runs: list[tuple[str, list[str], dict[str, int]]] = con.execute(
+        "select run_id, sites, versions from run order by run_id"
+    ).fetchall()
+    return [
+        _Held(run, kind, sites, path(run, kind, version))
+        for run, sites, versions in runs
+        for kind, version in versions.items()
+    ]
+
+
 def _paths(held: Sequence[_Held]) -> str:
     """The macro that knows what to open of a run: `run_vectors` reads one table by it."""
     names = ", ".join(text(f"{one.run_id}.{one.kind}") for one in held)
@@ -242,13 +291,18 @@ def _paths(held: Sequence[_Held]) -> str:
     )
 
 
-def _view(table: str, runs: Sequence[_Held]) -> str:
-    """The view's definition: a branch a run, its name a constant that a filter prunes."""
+def _view(table: str, runs: Sequence[_Held], without: Sequence[str] | None = None) -> str:
+    """The view's definition: a branch a run, its name a constant that a filter prunes.
+
+    Given runs that it is `without`, be they none, it is a temporary view, with an empty branch for each.
+    """
     branches = [_branch(table, run) for run in runs]
+    branches += [left_out.branch(run, TABLES[table]) for run in without or ()]
     if not branches:
         columns = ", ".join(f"null::{kind} as {name}" for name, kind in TABLES[table].items())
         branches = [f"select null::varchar as run_id, {columns} where false"]
-    return f"create or replace view {table} as\n" + "\nunion all\n".join(branches)
+    kind = "view" if without is None else "temp view"
+    return f"create or replace {kind} {table} as\n" + "\nunion all\n".join(branches)
 
 
 def _branch(table: str, run: _Held) -> str:

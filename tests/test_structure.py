@@ -116,11 +116,17 @@ def test_imports_point_one_way():
     assert strays("contracts", "errors") == {}
     assert strays("recipes", *told) == {}
     assert strays("names", "errors", "lines") == {}
-    assert strays("pins", *told) == {}
-    assert strays("warehouse", *ground, "recipes", "pins") == {}
-    assert strays("vectors", *ground, "pins", "warehouse") == {}
+    assert strays("seals") == {}
+    assert strays("pins", *told, "seals") == {}
+    assert strays("left_out", *told) == {}
+    reading = ("left_out", "pins", "seals")
+    assert strays("warehouse", *ground, *reading, "recipes") == {}
+    assert strays("vectors", *ground, *reading, "warehouse") == {}
     publishing = ("disk", "interrupts", "locks")
-    assert strays("report", *ground, *publishing, "recipes", "query", "datasets", "images", "masks") == {}
+    assert (
+        strays("report", *ground, *publishing, "recipes", "query", "datasets", "images", "masks", "left_out")
+        == {}
+    )
     stored = (
         "boundary",
         "geometry",

@@ -51,9 +51,9 @@ def main(args: Sequence[str] | None = None) -> None:
 
 def _run(args: list[str]) -> int:
     given = _debugged(args)
-    with ending.quiet_libraries():
+    with ending.quiet_libraries() as left_out:
         code = _guarded(given)
-    return ending.flush(code)
+    return ending.flush(code or int(bool(left_out)))
 
 
 def _debugged(args: list[str]) -> list[str]:

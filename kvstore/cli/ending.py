@@ -13,8 +13,9 @@ import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
+from typing import Any
 
-from kvstore.errors import KvstoreError
+from kvstore.errors import KvstoreError, LeftOutWarning
 from kvstore.lines import one_line
 from kvstore.outside import reason
 
@@ -80,18 +81,30 @@ def _place(error: BaseException, folders: list[Path]) -> str:
 
 
 @contextmanager
-def quiet_libraries() -> Iterator[None]:
-    """Keep Python's warnings and the logs of libraries off stderr: a user can do nothing about them."""
-    if debugging():
-        yield
-        return
-    os.environ.setdefault("LANCE_LOG", "error")
-    disabled = logging.root.manager.disable
-    with warnings.catch_warnings():
-        warnings.showwarning = lambda *args, **kwargs: None
+def quiet_libraries() -> Iterator[list[str]]:
+    """Keep warnings and logs of libraries off stderr: a user can do nothing about them.
+
+    What kvstore itself left out is said, each thing once, and is in the list that comes.
+    """
+    said: list[str] = []
+    shown, disabled = warnings.showwarning, logging.root.manager.disable
+
+    def show(message: Warning | str, category: type[Warning], *place: Any, **named: Any) -> None:
+        if issubclass(category, LeftOutWarning):
+            if str(message) not in said:
+                said.append(str(message))
+                say(str(message))
+        elif debugging():
+            shown(message, category, *place, **named)
+
+    if not debugging():
+        os.environ.setdefault("LANCE_LOG", "error")
         logging.disable(logging.CRITICAL)
+    with warnings.catch_warnings():
+        warnings.simplefilter("always", LeftOutWarning)
+        warnings.showwarning = show
         try:
-            yield
+            yield said
         finally:
             logging.disable(disabled)
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import typer
+
 from kvstore.cli.options import STORE, FormatOption, RecipesOption, StoreOption
 
 
@@ -12,14 +14,21 @@ def command(
 ) -> None:
     """Compact and index the runs' vectors, and clean old versions.
 
-    A run that is being ingested is left alone.
+    A run that is being ingested is left alone. Exit code 1 where one cannot be read.
 
     Example: kvstore optimize --store ./s
     """
-    from kvstore.cli import output
+    from kvstore.cli import ending, output
+    from kvstore.optimizing import FAILED, optimize
     from kvstore.store import Store
 
     opened = Store.open(store)
     opened.recover()
-    done = [{"run": run, "done": what} for run, what in opened.optimize().items()]
-    output.write_records(done, ("run", "done"), format)
+    done = optimize(opened)
+    failed = {run: what for run, what in done.items() if what.startswith(FAILED)}
+    records = [{"run": run, "done": "failed" if run in failed else what} for run, what in done.items()]
+    output.write_records(records, ("run", "done"), format)
+    for what in failed.values():
+        ending.say(what.removeprefix(FAILED))
+    if failed:
+        raise typer.Exit(1)

@@ -8,6 +8,7 @@ import re
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+from kvstore import left_out
 from kvstore.errors import QueryError
 from kvstore.outside import reason
 from kvstore.query import analysis as analysis_sql
@@ -145,6 +146,7 @@ def _tables(con: duckdb.DuckDBPyConnection, sql: str) -> list[Any]:
     Those are the tables that it names; all of them where it calls a macro of the catalog.
     """
     found: list[Any] = con.execute("select run_id, versions::varchar from run order by run_id").fetchall()
+    found += left_out.there(con)
     tables = con.execute("select table_name from duckdb_tables() where not temporary order by 1").fetchall()
     macros = con.execute(
         "select distinct function_name from duckdb_functions() where database_name = 'kvstore'"

@@ -20,7 +20,7 @@ import lance
 import numpy as np
 from lance.file import LanceFileReader
 
-from kvstore import pins, warehouse
+from kvstore import left_out, pins, seals, warehouse
 from kvstore.contracts import Site
 from kvstore.errors import StoreError, UnknownNameError
 from kvstore.vectors import schema as tables
@@ -108,22 +108,24 @@ def _is_raw(page: Any, width: int) -> bool:
     )
 
 
-def opened(lance_dir: Path, run_id: str, kind: str, versions: Mapping[str, int] | None = None) -> Any:
+def opened(
+    lance_dir: Path, run_id: str, kind: str, versions: Mapping[str, int] | None = None, *, whole: bool = True
+) -> Any:
     """A run's Lance table as of the version among `versions`; without any, the newest.
 
     The newest stands for a version that is gone, too: it was compacted away with no change of rows. Raises
-    `StoreError` when the table cannot be opened.
+    `StoreError` when the table cannot be opened, with `whole` also where its seal tells that it is broken.
     """
     path, version = tables.location(lance_dir, run_id, kind), (versions or {}).get(kind)
     pin = pins.find(lance_dir, run_id, kind, version) if version is not None else None
-    try:
+    if pin is not None and whole and (why := seals.fault(pin)):
+        raise StoreError(left_out.broken(left_out.LeftOut(run_id, kind, why)))
+    with warehouse.reading(run_id, kind):
         if pin is not None:
             return lance.dataset(str(pin))
         newest = lance.dataset(str(path))
         there = version is not None and version in {found["version"] for found in newest.versions()}
         return lance.dataset(str(path), version=version) if there else newest
-    except (OSError, ValueError) as error:
-        raise StoreError(warehouse.unreadable(run_id, kind, error)) from error
 
 
 class Reader:
@@ -150,10 +152,8 @@ class Reader:
 
     def _read_spans(self) -> Any:
         dataset = opened(self.lance_dir, self.run_id, tables.PATCH_SPAN, self.versions)
-        try:
+        with warehouse.reading(self.run_id, tables.PATCH_SPAN):
             return dataset.to_table(columns=["image_id", "first_patch", "patches"])
-        except (OSError, ValueError) as error:
-            raise StoreError(warehouse.unreadable(self.run_id, tables.PATCH_SPAN, error)) from error
 
     @property
     def image_ids(self) -> list[int]:
@@ -182,11 +182,8 @@ class Reader:
             raise UnknownNameError(f"stored layer of site '{site}'", str(layer), map(str, layers))
         block = heads * patches
         row = first * len(layers) * heads + layers.index(layer) * block
-        try:
+        with warehouse.reading(self.run_id, tables.column_of(site)[0]):  # fewer rows than due raise, too
             return column.rows(row, block).reshape(heads, patches, column.width)
-        except (OSError, ValueError, IndexError) as error:  # fewer rows than there should be, too
-            kind, _ = tables.column_of(site)
-            raise StoreError(warehouse.unreadable(self.run_id, kind, error)) from error
 
     def _order(self, site: Site) -> tuple[tuple[int, ...], int]:
         if site == "input":

@@ -1,0 +1,130 @@
+"""Seals: what the files of a Lance table were when a version of it was pinned, to find one broken unopened.
+
+Lance and DuckDB raise, panic or abort over a broken manifest or index, and a view over many runs fails with
+the one that cannot be opened. So a pin keeps the checksums of its manifest and of its indices, and the sizes
+of its data files, in a file of its own: a look at these (0.1 ms a table) tells a table that cannot be read
+from the others, and reads no vector. Whether vectors are what was stored, `check --deep` tells.
+"""
+
+from __future__ import annotations
+
+import errno
+import json
+import re
+from collections.abc import Iterator
+from pathlib import Path
+from uuid import UUID
+
+import xxhash
+
+#: The seal's name in the pin's folder.
+NAME = "seal.json"
+#: Files below a pin, as a seal may name them.
+_NAME = re.compile(r"[\w-]+(?:/[\w-][\w.-]*)+")
+
+
+def seal(home: Path, manifest: Path) -> None:
+    """Write the seal of a pin that has just been made; the files are the table's, by way of its links.
+
+    Raises `ValueError` for a manifest that is none, `OSError` where a file that it names is not there.
+    """
+    data, indices = _named(manifest.read_bytes())
+    files = [path for uuid in indices for path in sorted((home / "_indices" / uuid).rglob("*"))]
+    found = {
+        "sums": {_below(home, path): _sum(path) for path in (manifest, *files) if path.is_file()},
+        "sizes": {f"data/{name}": (home / "data" / name).stat().st_size for name in data},
+    }
+    (home / NAME).write_text(json.dumps(found), encoding="utf-8")
+
+
+def fault(home: Path) -> str | None:
+    """What is the matter with a pin's files, in words; empty when nothing is, None where it has no seal."""
+    try:
+        found = json.loads((home / NAME).read_bytes())
+        sums, sizes = dict(found["sums"]), dict(found["sizes"])
+    except (OSError, ValueError, KeyError, TypeError):
+        return None
+    if not all(_NAME.fullmatch(name) for name in (*sums, *sizes)):  # of a seal that somebody made up
+        return None
+    for name, due in {**sums, **sizes}.items():
+        path = home / name
+        try:
+            same = (_sum(path) if name in sums else path.stat().st_size) == due
+        except OSError as error:
+            return f"{path.resolve()} cannot be read: {error.strerror}"
+        if not same:
+            return f"{path.resolve()} is not what was stored"
+    return ""
+
+
+def _below(home: Path, path: Path) -> str:
+    return path.relative_to(home).as_posix()
+
+
+def _sum(path: Path) -> str:
+    if not path.is_file():  # a device, by a link, may never end
+        raise FileNotFoundError(errno.ENOENT, "it is not there")
+    return xxhash.xxh3_64_hexdigest(path.read_bytes())
+
+
+# ------------------------------------------------------------------------------------ Lance's manifest
+# Its messages are those of protos/table.proto of Lance; the numbers below are of their fields.
+
+
+def _named(manifest: bytes) -> tuple[list[str], list[str]]:
+    """The data files and the indices, by their folders, that a manifest names."""
+    if manifest[-4:] != b"LANC":
+        raise ValueError("it does not end as a manifest of Lance")
+    body = _message(manifest, int.from_bytes(manifest[-16:-8], "little"))
+    data, indices = [], []
+    for number, value in _fields(body):
+        if number == 2 and isinstance(value, bytes):  # Manifest.fragments
+            data += [_text(part, 1) for part in _parts(value, 2)]  # DataFragment.files, DataFile.path
+        elif number == 6 and isinstance(value, int):  # Manifest.index_section
+            for index in _parts(_message(manifest, value), 1):  # IndexSection.indices, IndexMetadata.uuid
+                indices += [str(UUID(bytes=next(_parts(uuid, 1)))) for uuid in _parts(index, 1)]
+    return data, indices
+
+
+def _message(file: bytes, start: int) -> bytes:
+    """A message of a file, which stands behind its length."""
+    return file[start + 4 : start + 4 + int.from_bytes(file[start : start + 4], "little")]
+
+
+def _parts(message: bytes, number: int) -> Iterator[bytes]:
+    return (value for found, value in _fields(message) if found == number and isinstance(value, bytes))
+
+
+def _text(message: bytes, number: int) -> str:
+    return next(_parts(message, number)).decode()
+
+
+def _fields(message: bytes) -> Iterator[tuple[int, bytes | int]]:
+    """Numbers and values of a message's fields (https://protobuf.dev/programming-guides/encoding)."""
+    at = 0
+    while at < len(message):
+        key, at = _varint(message, at)
+        if key & 7 == 0:
+            value, at = _varint(message, at)
+            yield key >> 3, value
+            continue
+        if key & 7 == 2:
+            size, at = _varint(message, at)
+        elif key & 7 in (1, 5):
+            size = 8 if key & 7 == 1 else 4
+        else:
+            raise ValueError("it is no message")
+        yield key >> 3, message[at : at + size]
+        at += size
+
+
+def _varint(message: bytes, at: int) -> tuple[int, int]:
+    value = shift = 0
+    while True:
+        if at >= len(message):
+            raise ValueError("it ends in a number")
+        byte = message[at]
+        value |= (byte & 127) << shift
+        at, shift = at + 1, shift + 7
+        if byte < 128:
+            return value, at
