@@ -179,6 +179,11 @@ class Dataset:
     categories: Mapping[int, str] = field(default_factory=dict)
     notes: Sequence[Note] = ()
 
+    def __post_init__(self) -> None:
+        for name in ("images", "pairs", "questions", "clips", "notes"):
+            if not isinstance(value := getattr(self, name), Sequence):
+                raise TypeError(f"Dataset.{name} is to be a sequence, not a {type(value).__name__}")
+
 
 class DatasetRecipe(Protocol):
     """``ingest/datasets/<name>.py``: a docstring (name, address, one quirk) and these symbols.

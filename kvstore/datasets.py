@@ -93,11 +93,10 @@ def load(
     """
     if limit is not None and limit < 1:
         raise UsageError(f"--limit must be at least 1; got {limit}")
-    recipe = recipes.load("ingest/datasets", name)
+    recipe = _recipe(name)
     if split is not None and split not in recipe.SPLITS:
         raise UnknownNameError(f"split of {name}", split, recipe.SPLITS)
     path_of = Linked if follow_links else Path
-    dataset: Dataset
     if annotations is not None or images is not None:
         given = _export(name, recipe, root or split, annotations, images)
         dataset = recipe.load(None, None, **{key: path_of(path) for key, path in given.items()})
@@ -106,9 +105,22 @@ def load(
             split = recipe.SPLITS[0]
         folder = local_path(root).expanduser() if root else default_root(name)
         dataset = recipe.load(path_of(folder), split)
+    if not isinstance(dataset, Dataset):
+        raise DatasetError(
+            f"{recipe.__file__}: load returned a {type(dataset).__name__}, not a Dataset; mend it"
+        )
     if limit is not None:
         dataset = dataclasses.replace(dataset, images=First(dataset.images, limit))
     return dataset
+
+
+def _recipe(name: str) -> ModuleType:
+    """The recipe of that name; `DatasetError` where it lacks what a recipe needs."""
+    recipe = recipes.load("ingest/datasets", name)
+    for needed in ("SPLITS", "load"):
+        if not hasattr(recipe, needed):
+            raise DatasetError(f"{recipe.__file__} has no {needed}, which a data set's recipe needs; add it")
+    return recipe
 
 
 def _export(

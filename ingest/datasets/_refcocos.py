@@ -13,7 +13,7 @@ from kvstore.errors import DatasetError
 from kvstore.segmentations import coordinates
 
 from ._coco_json import Index, Row, read_json  # noqa: TID252
-from ._coco_values import Id, box_of, text  # noqa: TID252
+from ._coco_values import Id, box_of, flag, text  # noqa: TID252
 
 _NEAR = 0.01  # an object's box is given by its corners, with the last digits rounded
 
@@ -51,8 +51,14 @@ def _records(path: Path, index: Index) -> Iterator[tuple[int, Row]]:
         if not isinstance(record, dict):
             index.notes.add("expressions that are no objects", f"{path.name}, [{place}]")
             continue
-        kinds = record.get("categories")
-        if not (isinstance(kinds, dict) and kinds.get("empty_case")):
+        kinds, where = record.get("categories"), f"{path.name}, [{place}]"
+        empty, _ = flag(kinds.get("empty_case") if isinstance(kinds, dict) else None)
+        if empty is None:
+            index.notes.add("expressions whose 'empty_case' is neither true nor false", where)
+        elif empty:
+            kind = "expressions that fit no object, as the file says, passed over"
+            index.notes.add(kind, where, lost=False)
+        else:
             yield place, record
 
 

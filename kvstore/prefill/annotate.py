@@ -11,7 +11,7 @@ import pyarrow as pa
 
 from kvstore.contracts import Annotations, Dataset, Note
 from kvstore.datasets import sound
-from kvstore.errors import ImageError
+from kvstore.errors import DatasetError, ImageError
 from kvstore.notes import Notes
 from kvstore.prefill import across, load
 from kvstore.prefill.survey import Seen
@@ -41,6 +41,9 @@ def collect(dataset: Dataset, seen: Sequence[Seen], have: set[tuple[str, str]]) 
             record = dataset.images[image.position]
             try:
                 made = record.annotate(header.width, header.height, header.orientation)
+                if not isinstance(made, Annotations):
+                    told = f"annotate returned a {type(made).__name__}, not Annotations"
+                    raise DatasetError(f"the recipe of {dataset.name}: {told} ({image.name}); mend it")
             except ImageError as fault:
                 verdict = replace(image, layout=None, fault=fault)
             else:

@@ -15,7 +15,7 @@ from itertools import islice
 
 from kvstore import images
 from kvstore.contracts import ImageRecord, Layout
-from kvstore.errors import ImageError
+from kvstore.errors import DatasetError, ImageError
 
 _CHUNK = 512  # records handed to the workers at once, and in one piece: handing over takes a tenth of a read
 _PIECE = 16
@@ -66,6 +66,9 @@ def _look(item: Item, layout_of: LayoutOf) -> Seen:
     sha256, size, header = "", 0, None
     try:
         data = record.read()
+        if not isinstance(data, bytes):
+            told = f"read returned a {type(data).__name__}, not bytes"
+            raise DatasetError(f"the data set's recipe: {told} ({record.name}); mend it")
         sha256, size = hashlib.sha256(data).hexdigest(), len(data)
         header = images.header(data)
         layout = layout_of((header.width, header.height))

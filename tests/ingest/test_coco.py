@@ -327,6 +327,12 @@ def test_expressions_without_an_object_are_left_out_where_they_say_so(tmp_path: 
     assert [said.object_id for said in annotated(referring(tmp_path)).expressions] == [5]
     told = {"categories": {"empty_case": True}, "solution": []}
     assert annotated(referring(tmp_path, **told)).expressions == ()
+    kind = "expressions that fit no object, as the file says, passed over"
+    assert noted(tmp_path) == [(kind, "[0]", 1, False)]
+    told = {"categories": {"empty_case": -1}}
+    assert annotated(referring(tmp_path, **told)).expressions == ()
+    kind = "expressions whose 'empty_case' is neither true nor false"
+    assert noted(tmp_path) == [(kind, "[0]", 1, True)]
     assert annotated(referring(tmp_path, image="val2017/b.jpg")).expressions == ()
 
 

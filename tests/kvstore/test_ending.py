@@ -13,6 +13,7 @@ import pytest
 from kvstore import cli
 from kvstore.cli import ending
 from kvstore.errors import KvstoreError, QueryError
+from tests.ingesting import pictures
 
 KVSTORE = Path(sys.executable).parent / "kvstore"
 
@@ -125,6 +126,53 @@ def test_a_users_recipe_that_raises_is_told_with_its_file_and_line(run, tmp_path
         assert (code, err.count("\n"), len(err) <= 301) == (2, 1, True), err
         assert f"ingest/datasets/{name}.py, {words}" in err
         assert "mend it (--debug shows the traceback)" in err
+
+
+RECIPE = """
+from kvstore.contracts import Dataset, ImageRecord
+SPLITS = ()
+def load(root, split):
+    path = root / "00.png"
+    return Dataset("mine", "", [ImageRecord("a", path.read_bytes, lambda w, h, o: None)], root)
+"""
+
+
+def test_a_users_recipe_that_makes_something_else_is_told_with_what_it_made(run, tmp_path, monkeypatch):
+    from kvstore import recipes
+
+    monkeypatch.setattr(recipes, "__path__", list(recipes.__path__))
+    folder = tmp_path / "ingest/datasets"
+    folder.mkdir(parents=True)
+    pictures(tmp_path / "images", [(60, 60)])
+    cases = {
+        "none": (
+            "SPLITS = ()\ndef load(root, split): ...\n",
+            "none.py: load returned a NoneType, not a Dataset",
+        ),
+        "list": (
+            "SPLITS = ()\ndef load(root, split): return []\n",
+            "list.py: load returned a list, not a Dataset",
+        ),
+        "bare": (
+            "def load(root, split): ...\n",
+            "bare.py has no SPLITS, which a data set's recipe needs; add it",
+        ),
+        "made": (
+            RECIPE.replace("[Im", "iter([Im").replace("None)]", "None)])"),
+            "made.py, line 6: TypeError: Dataset.images",
+        ),
+        "text": (
+            RECIPE.replace("read_bytes", "as_posix"),
+            "recipe: read returned a str, not bytes (a); mend it",
+        ),
+        "void": (RECIPE, "recipe of mine: annotate returned a NoneType, not Annotations (a); mend it"),
+    }
+    for name, (text, words) in cases.items():
+        (folder / f"{name}.py").write_text(text)
+        asked = ("--recipes", tmp_path, "--model", "tiny-qwen-untrained", "--root", tmp_path / "images")
+        code, _, err = run("ingest", name, *asked, "--store", tmp_path / "s")
+        assert code == 2, err
+        assert words in err.splitlines()[-1], err
 
 
 def test_an_option_of_100_000_letters_is_told_in_a_line(run):
