@@ -25,6 +25,8 @@ MAX_BYTES = 2**30
 T_co = TypeVar("T_co", covariant=True)
 
 if TYPE_CHECKING:
+    from duckdb import DuckDBPyConnection
+
     _Path = Path
 else:
     _Path = type(Path())  # Python 3.11 has no other way to a path of one's own
@@ -135,6 +137,19 @@ def _export(
         raise UsageError("--root and --split do not go with --annotations: the file is the whole data set")
     given = {"annotations": annotations, "images": images}
     return {key: local_path(path).expanduser() for key, path in given.items() if path is not None}
+
+
+def again(con: DuckDBPyConnection, dataset_id: str) -> Dataset:
+    """A data set that a catalog knows, loaded from where it was ingested; raises what `load` does."""
+    name, split, root, annotations, links = con.execute(
+        "select name, split, root, annotations, coalesce(follow_links, false) from dataset"
+        " where dataset_id = $dataset",
+        {"dataset": dataset_id},
+    ).fetchall()[0]
+    folder = Path(root) if root else None
+    if annotations:
+        return load(name, annotations=Path(annotations), images=folder, follow_links=links)
+    return load(name, folder, split or None, follow_links=links)
 
 
 def default_root(name: str) -> Path:

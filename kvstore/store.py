@@ -36,7 +36,7 @@ if TYPE_CHECKING:
     from kvstore.check import Finding
 
 #: The store's own format; a store that says a higher number was made by a newer kvstore.
-FORMAT = 3
+FORMAT = 4
 
 #: Bytes that a publish needs beside the copy of the catalog.
 _ROOM = 2 << 20

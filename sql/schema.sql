@@ -53,6 +53,7 @@ create table if not exists dataset (
     split varchar not null,
     fingerprint varchar not null unique,
     root varchar,
+    annotations varchar,
     images integer not null,
     follow_links boolean default false,
     added_at timestamp with time zone not null default now(),
@@ -63,6 +64,7 @@ comment on column dataset.name is 'recipe that reads it: ingest/datasets/<name>.
 comment on column dataset.split is 'split, or an empty text where it has none';
 comment on column dataset.fingerprint is 'sha256 over image names in order, annotation files'' bytes, and the recipe''s own identity';
 comment on column dataset.root is 'folder it was read from; null where images are drawn';
+comment on column dataset.annotations is 'file in COCO''s format that says what is in the images (--annotations); null where a recipe found it under root';
 comment on column dataset.images is 'images that the data set names, ingested or not';
 comment on column dataset.follow_links is 'whether links in its folder may lead out of it (--follow-links)';
 comment on column dataset.added_at is 'when it first came into this store';

@@ -77,7 +77,7 @@ class _Work:
 
     def run(self, asked: Sequence[Asked]) -> None:
         """Answer group after group, publishing whenever enough answers wait."""
-        pictures = Pictures(self.who, {image.name for question in asked for image in question.images})
+        pictures = Pictures(self.who.images, {image.name for question in asked for image in question.images})
         waiting: list[Row] = []
         with track(self.request.benchmark, len(asked), "question") as advance:
             for group in groups(self.loaded, asked, self.who.prefix):

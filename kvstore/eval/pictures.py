@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING
 
-from kvstore import datasets, images
+from kvstore import images
 from kvstore.contracts import ImageRecord, Inputs, View
 from kvstore.errors import ImageError
-from kvstore.eval.questions import Picture, Subject
+from kvstore.eval.questions import Picture
 
 if TYPE_CHECKING:
     from PIL import Image as PILImage
@@ -20,11 +20,8 @@ if TYPE_CHECKING:
 class Pictures:
     """The images of some questions, by name."""
 
-    def __init__(self, who: Subject, names: set[str]) -> None:
-        dataset = datasets.load(who.dataset, who.root, who.split)
-        self.records: dict[str, ImageRecord] = {
-            record.name: record for record in dataset.images if record.name in names
-        }
+    def __init__(self, records: Iterable[ImageRecord], names: set[str]) -> None:
+        self.records = {record.name: record for record in records if record.name in names}
 
     def read(self, picture: Picture) -> PILImage.Image:
         """The upright image; `ImageError` when it is gone or another than the run stores."""

@@ -4,11 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import TYPE_CHECKING, cast
 
-from kvstore import recipes
-from kvstore.contracts import BenchmarkRecipe
+from kvstore import datasets, recipes
+from kvstore.contracts import BenchmarkRecipe, ImageRecord
 from kvstore.errors import UsageError
 
 if TYPE_CHECKING:
@@ -17,7 +16,7 @@ if TYPE_CHECKING:
 KIND = "ingest/benchmarks"
 
 _RUN = """
-select d.name, d.split, d.root, d.dataset_id, r.prefix, r.dtype, m.source, m.revision
+select d.name, d.dataset_id, r.prefix, r.dtype, m.source, m.revision
 from run r join dataset d using (dataset_id) join model m using (model_id)
 where r.run_id = $run
 """
@@ -60,8 +59,7 @@ class Subject:
     """Who is asked: the run's model and prefix, and the data set that its images come from."""
 
     dataset: str
-    split: str | None
-    root: Path | None
+    images: Sequence[ImageRecord]
     dataset_id: str
     prefix: str
     dtype: str
@@ -103,12 +101,12 @@ def find(name: str) -> BenchmarkRecipe:
 
 def subject(con: duckdb.DuckDBPyConnection, benchmark: str, dataset: str, run_id: str) -> Subject:
     """The run's model and data set; `UsageError` when the benchmark is about another data set."""
-    name, split, root, dataset_id, *rest = con.execute(_RUN, {"run": run_id}).fetchall()[0]
+    name, dataset_id, *rest = con.execute(_RUN, {"run": run_id}).fetchall()[0]
     if name != dataset:
         fitting = [str(run) for (run,) in con.execute(_RUNS_OF, {"name": dataset}).fetchall()]
         what = f"runs of it: {', '.join(fitting)}" if fitting else f"make one: kvstore ingest {dataset}"
         raise UsageError(f"{benchmark} asks about {dataset}, but run '{run_id}' is of {dataset_id}; {what}")
-    return Subject(name, split or None, Path(root) if root else None, dataset_id, *rest)
+    return Subject(name, datasets.again(con, dataset_id).images, dataset_id, *rest)
 
 
 def read(

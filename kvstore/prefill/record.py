@@ -98,11 +98,17 @@ def dataset_id(con: DuckDBPyConnection, plan: Plan) -> str:
     from kvstore.datasets import all_images
 
     dataset = plan.dataset
-    found = {"f": plan.dataset_fingerprint}
-    row = con.execute("select dataset_id from dataset where fingerprint = $f", found).fetchone()
+    asked = plan.options
+    file = _text(asked.annotations.expanduser().absolute()) if asked.annotations else None
+    row = con.execute(
+        "select dataset_id from dataset where fingerprint = $f", {"f": plan.dataset_fingerprint}
+    ).fetchone()
     if row:
-        if plan.options.follow_links:  # its images may be read again so from now on
-            con.execute("update dataset set follow_links = true where fingerprint = $f", found)
+        con.execute(  # its images may be read again so from now on
+            "update dataset set follow_links = coalesce(follow_links, false) or $links,"
+            " annotations = coalesce($file, annotations) where dataset_id = $id",
+            {"links": asked.follow_links, "file": file, "id": row[0]},
+        )
         return str(row[0])
     name = _free_name(con, "dataset", "dataset_id", "/".join(filter(None, (dataset.name, dataset.split))))
     values = {
@@ -112,7 +118,8 @@ def dataset_id(con: DuckDBPyConnection, plan: Plan) -> str:
         "fingerprint": plan.dataset_fingerprint,
         "root": _text(dataset.root.absolute()) if dataset.root else None,
         "images": len(all_images(dataset)),
-        "follow_links": plan.options.follow_links,
+        "annotations": file,
+        "follow_links": asked.follow_links,
     }
     insert(con, "dataset", pa.Table.from_pylist([values]))
     return name

@@ -5,7 +5,6 @@ from __future__ import annotations
 import hashlib
 import io
 from collections.abc import Mapping
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 from kvstore import datasets, images
@@ -20,18 +19,12 @@ if TYPE_CHECKING:
 SIDE, QUALITY = 240, 72
 
 _WHERE = """
-select d.name, d.split, d.root, coalesce(d.follow_links, false), di.name
-from image i
-join dataset_image di using (image_id)
-join dataset d using (dataset_id)
-where i.sha256 = $sha256
-order by d.dataset_id, di.name
+select dataset_id, dataset_image.name
+from image
+join dataset_image using (image_id)
+where sha256 = $sha256
+order by all
 """
-
-
-Where = tuple[
-    str, str, str | None, bool
-]  # a data set's name, split and folder, and whether links are followed
 
 
 class Pictures:
@@ -39,7 +32,7 @@ class Pictures:
 
     def __init__(self, con: duckdb.DuckDBPyConnection) -> None:
         self._con = con
-        self._records: dict[Where, Mapping[str, ImageRecord]] = {}
+        self._records: dict[str, Mapping[str, ImageRecord]] = {}
         self._found: dict[str, Thumbnail | str] = {}
 
     def thumbnail(self, sha256: str) -> Thumbnail | str:
@@ -51,24 +44,22 @@ class Pictures:
     def _read(self, sha256: str) -> Thumbnail | str:
         """From the first of its names whose file still holds it; else what the last of them met."""
         why = "the store knows no such image"
-        for *where, file in self._con.execute(_WHERE, {"sha256": sha256}).fetchall():
+        for dataset, file in self._con.execute(_WHERE, {"sha256": sha256}).fetchall():
             try:
-                return _small(self._bytes(tuple(where), file, sha256), sha256)
+                return _small(self._bytes(dataset, file, sha256), sha256)
             except (ImageError, KvstoreError) as error:
                 why = str(error)
         return why
 
-    def _bytes(self, where: Where, file: str, sha256: str) -> bytes:
-        if where not in self._records:
-            name, split, root, links = where
-            folder = Path(root) if root else None
-            dataset = datasets.load(name, folder, split or None, follow_links=links)
-            self._records[where] = {record.name: record for record in dataset.images}
-        if file not in self._records[where]:
-            raise ImageError("missing", f"the data set {where[0]} has no {file!r} any more")
-        data = self._records[where][file].read()
+    def _bytes(self, dataset: str, file: str, sha256: str) -> bytes:
+        if dataset not in self._records:
+            images = datasets.again(self._con, dataset).images
+            self._records[dataset] = {record.name: record for record in images}
+        if file not in self._records[dataset]:
+            raise ImageError("missing", f"the data set {dataset} has no {file!r} any more")
+        data = self._records[dataset][file].read()
         if hashlib.sha256(data).hexdigest() != sha256:
-            raise ImageError("changed", f"{file!r} of {where[0]} has changed since it was ingested")
+            raise ImageError("changed", f"{file!r} of {dataset} has changed since it was ingested")
         return data
 
 

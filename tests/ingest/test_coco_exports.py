@@ -13,6 +13,8 @@ from kvstore import cli, datasets
 from kvstore.contracts import Annotations, Dataset, Note
 from kvstore.errors import DatasetError, ImageError, UsageError
 from kvstore.images import decode
+from kvstore.report.blocks import Thumbnail
+from kvstore.report.pictures import Pictures
 from kvstore.store import Store
 from tests.ingesting import query
 from tests.tiny import noise
@@ -314,7 +316,11 @@ def test_ingest_and_export_take_an_export(tmp_path: Path, capsys: Any) -> None:
     assert "left out   1 annotations of images that are not listed (first: x.json, annotation 2)" in (
         capsys.readouterr().err
     )
-    assert query(Store.open(tmp_path / "s"), "select dataset_id, category from object") == [("coco/x", "cat")]
+    store = Store.open(tmp_path / "s")
+    assert query(store, "select dataset_id, category from object") == [("coco/x", "cat")]
+    with store.connect() as con:  # a gallery finds the image again
+        (digest,) = con.execute("select sha256 from image").fetchall()[0]
+        assert type(Pictures(con).thumbnail(digest)) is Thumbnail
     with pytest.raises(SystemExit):
         cli.main(["coco", "export", "coco", str(tmp_path / "out"), *typed])
     assert len(datasets.load("coco", tmp_path / "out").images) == 1

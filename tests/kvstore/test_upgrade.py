@@ -20,7 +20,8 @@ def aged(made: Made) -> None:
     with made.store.publish() as con:
         con.execute("insert into match values ('run', 'x', 1, 'eye', 'value', 0, 0, 3, 5, 6, 0.5)")
         con.execute("alter table match drop column probe")
-        con.execute("alter table dataset drop column follow_links")
+        for column in ("follow_links", "annotations"):
+            con.execute(f"alter table dataset drop column {column}")
         for probe in ("tracking", "referring"):
             con.execute(
                 "insert into mask (run_id, probe, image_id, label, number, site, layer, mask, predicted,"
@@ -99,6 +100,16 @@ def test_intervals_over_items_go_and_figures_stay(old: Made) -> None:
     store = Store.open(old.store.root)
     found = all_of(store, "select value, low, high, n, units from score")
     assert found == [(0.66, None, None, 9, None)] * 2
+
+
+def test_a_store_made_while_format_2_was_new_gets_the_column_that_it_lacks(make_store: Make) -> None:
+    made = make_store()
+    with made.store.publish() as con:
+        con.execute("alter table dataset drop column follow_links")
+        con.execute("update store set version = 2")
+    assert all_of(Store.open(made.store.root), "select follow_links, annotations from dataset") == [
+        (False, None)
+    ]
 
 
 def test_it_is_done_once(old: Made) -> None:

@@ -128,7 +128,7 @@ def test_matches_without_their_images_say_so(matched: Any, tmp_path: Path) -> No
     (tmp_path / "images/2.png").write_bytes(b"another")
     (missing,) = blocks(matched, "matches")
     assert isinstance(missing, Missing)
-    assert "5 of the pairs chosen cannot be shown: '2.png' of folder has changed" in missing.what
+    assert "5 of the pairs chosen cannot be shown: '2.png' of set has changed" in missing.what
 
 
 # -------------------------------------------------------------------------------------------- masks
