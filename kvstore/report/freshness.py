@@ -20,7 +20,7 @@ class Status:
     """One report. `built_at` and `key` are of the last good build, null without one.
 
     fresh    built from the inputs as they are now
-    stale    inputs changed since
+    stale    inputs changed since, or what was built is not whole any more
     missing  never built
     failed   the last attempt failed; `error` says why
     """
@@ -54,7 +54,7 @@ def _status(store: Store, published: Published, name: str) -> Status:
     return Status(
         report=name,
         title=title,
-        state="fresh" if fresh else "failed" if error else "stale" if record else "missing",
+        state="fresh" if fresh else "failed" if error else "stale" if published.is_begun(name) else "missing",
         built_at=record["built_at"] if record else None,
         key=record["key"] if record else None,
         page=str(published.page(name)) if record else None,

@@ -42,15 +42,16 @@ def _entry(published: Published, state: Status) -> str:
     record = published.build(state.report)
     link = f'<a href="{escape(quote(state.report))}.html">' if record else ""
     title = f"{link}{escape(state.title)}{'</a>' if link else ''}"
+    words = " · what is there is not whole" if state.state == "stale" and not record else _WORDS[state.state]
     when = f"Built {datetime.fromisoformat(state.built_at):%Y-%m-%d %H:%M} UTC" if state.built_at else ""
     marked = " failed" if state.state == "failed" else ""
     error = f'<p class="soft failed">{escape(state.error)}</p>' if state.error else ""
     picture = (
         _picture(record.get("thumbnail"), record.get("missing", []), link)
         if record
-        else _blank("Not built yet")
+        else _blank("Not built yet" if state.state == "missing" else "To be built again")
     )
-    return f'<li>{picture}<h2>{title}</h2><p class="soft{marked}">{when}{_WORDS[state.state]}</p>{error}</li>'
+    return f'<li>{picture}<h2>{title}</h2><p class="soft{marked}">{when}{words}</p>{error}</li>'
 
 
 def _picture(thumbnail: str | None, missing: list[str], link: str) -> str:

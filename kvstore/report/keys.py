@@ -35,8 +35,8 @@ def current_key(store: Store, published: Published, recipe: Recipe) -> str | Non
     try:
         with store.connect() as con:
             calls = replay(Query(con), record["calls"])
-    except (KvstoreError, KeyError):
-        return None  # an analysis that is gone or fails now: build, and say so there
+    except (KvstoreError, TypeError):
+        return None  # an analysis that is gone or fails now, or asks otherwise: build, and say so there
     return record["key"] if key_of(recipe, calls) == record["key"] else None
 
 
