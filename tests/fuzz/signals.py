@@ -23,18 +23,41 @@ from typing import Any
 from kvstore.store import Store
 
 SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
-INGEST = ("ingest", "shapes", "--limit", "12", "--layers", "0", "--sites", "value,key")
-#: Command -> its words, and the rows that an undisturbed one leaves.
+RUN = "shapes-test-tiny-onevision"
+
+
+@dataclass(frozen=True)
+class Command:
+    """A command's words, in which STORE and DIR are folders, and what of the trial's folder shows its work.
+
+    begins  the store that it is started on: ``whole``, ``broken``, or none
+    """
+
+    words: tuple[str, ...]
+    shows: str | None = None  # SQL; None: the pages of reports, the files of an export
+    begins: str | None = "whole"
+
+
+INGEST = ("ingest", "shapes", "--limit", "12", "--layers", "0", "--sites", "value,key", "--store", "STORE")
+_SUM = "select sum(list_sum(value)), sum(list_sum(key)) from patch_kv, range(5)"
+_ROWS = "select count(*) as rows, count(distinct image_id) as images from patch_kv"
+_SEARCH = ("--image", "1", "--patch", "3", "--layer", "0", "--head", "0")
 COMMANDS = {
-    "ingest": (INGEST, "select count(*) as rows, count(distinct image_id) as images from patch_kv"),
-    "probe": (
-        ("probe", "correspondence"),
-        "select count(*) as rows, count(distinct head) as heads from score",
+    "ingest": Command(INGEST, _ROWS, None),
+    "probe": Command(
+        ("probe", "correspondence", "--store", "STORE"), "select count(*), count(distinct head) from score"
     ),
-    "report": (("report", "build"), None),
-    "optimize": (("optimize",), "select count(*) as rows from patch_kv"),
-    "drop": (("drop", "shapes-test-tiny-onevision", "--yes"), "select count(*) as rows from run"),
-    "eval": (("eval", "shapes-qa", "--limit", "20"), "select count(*) as rows from answer"),
+    "eval": Command(
+        ("eval", "shapes-qa", "--limit", "20", "--store", "STORE"), "select count(*) from answer"
+    ),
+    "report": Command(("report", "build", "--store", "STORE")),
+    "optimize": Command(("optimize", "--store", "STORE"), _ROWS),
+    "drop": Command(("drop", RUN, "--yes", "--store", "STORE"), "select count(*) from run"),
+    "repair": Command(("repair", RUN, "--store", "STORE"), _ROWS, "broken"),
+    "export": Command(("export", "shapes", "coco", "DIR/new", "--limit", "40")),
+    "search": Command(("search", *_SEARCH, "--store", "STORE"), _ROWS),
+    "sql": Command(("sql", _SUM, "--store", "STORE"), _ROWS),
+    "check": Command(("check", "--deep", "--store", "STORE"), _ROWS),
 }
 #: Seconds from the signal to the end that are in order: 5 and the batch at hand, on a busy machine.
 LONGEST = 8.0
@@ -52,11 +75,16 @@ class Trial:
     faults: list[str]
 
 
-def start(words: tuple[str, ...], store: Path) -> subprocess.Popen[str]:
+def start(command: Command, folder: Path) -> subprocess.Popen[str]:
     """The command line, in a process that does not ignore Ctrl-C."""
-    program = [sys.executable, "-c", "from kvstore.cli import main; main()", *words, "--store", str(store)]
+    here = {"STORE": str(folder / "store"), "DIR": str(folder)}
+    words = [word.replace("STORE", here["STORE"]).replace("DIR", here["DIR"]) for word in command.words]
     return subprocess.Popen(
-        program, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True, preexec_fn=_heed_signals
+        [sys.executable, "-m", "kvstore", *words],
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.PIPE,
+        text=True,
+        preexec_fn=_heed_signals,
     )
 
 
@@ -65,33 +93,36 @@ def _heed_signals() -> None:
         signal.signal(number, signal.SIG_DFL)
 
 
-def rows(root: Path, sql: str | None) -> list[Any]:
-    """What a query finds; of reports the pages that are there."""
+def shown(folder: Path, sql: str | None) -> list[Any]:
+    """What a query finds; else the pages of reports and the files of an export that are there."""
     if sql is None:
-        return sorted(path.name for path in (root / "reports").glob("*.html"))
-    with Store.open(root).connect() as con:
+        return sorted(path.name for path in (*folder.glob("store/reports/*.html"), *folder.glob("new/**/*")))
+    with Store.open(folder / "store").connect() as con:
         return con.execute(sql).fetchall()
 
 
-def leftovers(root: Path) -> list[str]:
-    """Temporary files, and tickets of those who wait for the catalog."""
-    places = [*root.rglob("*.tmp*"), *root.glob("locks/*.queue/*")]
-    return [str(path.relative_to(root)) for path in places]
+def leftovers(folder: Path) -> list[str]:
+    """Temporary files and folders, and tickets of those who wait for the catalog."""
+    places = [*folder.rglob("*.tmp*"), *folder.glob("store/locks/*.queue/*"), *folder.glob(".*")]
+    return [str(path.relative_to(folder)) for path in places]
 
 
 class Bench:
     """A store to begin with for each command, how long it takes, and what it leaves when undisturbed."""
 
-    def __init__(self, folder: Path, commands: list[str]) -> None:
+    def __init__(self, folder: Path, names: list[str]) -> None:
         self.folder = folder
-        self.ended(start(INGEST, folder / "whole"))
+        self.ended(start(COMMANDS["ingest"], folder / "whole"))
+        shutil.copytree(folder / "whole", folder / "broken", symlinks=True)
+        flip(folder / "broken" / "store")
         self.seconds: dict[str, float] = {}
         self.wanted: dict[str, list[Any]] = {}
-        for name in commands:
-            root, begun = self.fresh(name), time.monotonic()
-            self.ended(start(COMMANDS[name][0], root))
+        for name in names:
+            command, root = COMMANDS[name], self.fresh(name)
+            begun = time.monotonic()
+            self.ended(start(command, root))
             self.seconds[name] = time.monotonic() - begun
-            self.wanted[name] = rows(root, COMMANDS[name][1])
+            self.wanted[name] = shown(root, command.shows)
 
     @staticmethod
     def ended(process: subprocess.Popen[str]) -> None:
@@ -99,18 +130,19 @@ class Bench:
         assert process.returncode == 0, said
 
     def fresh(self, name: str) -> Path:
-        """The store that a command is started on."""
-        root = self.folder / "trial"
+        """The folder in which a command is started."""
+        root, begins = self.folder / "trial", COMMANDS[name].begins
         shutil.rmtree(root, ignore_errors=True)
-        if name != "ingest":
-            shutil.copytree(self.folder / "whole", root, symlinks=True)
+        if begins:
+            shutil.copytree(self.folder / begins, root, symlinks=True)
+        else:
+            root.mkdir()
         return root
 
     def trial(self, name: str, chance: random.Random) -> Trial:
         """One signal, or two, and what they leave."""
         root, number, twice = self.fresh(name), chance.choice(SIGNALS), chance.random() < 0.2
-        words, sql = COMMANDS[name]
-        process = start(words, root)
+        process = start(COMMANDS[name], root)
         time.sleep(chance.uniform(0, self.seconds[name]))
         process.send_signal(number)
         sent = time.monotonic()
@@ -119,7 +151,7 @@ class Bench:
             process.send_signal(number)
         _, said = process.communicate(timeout=120)
         done = Trial(name, number, twice, process.returncode, time.monotonic() - sent, [])
-        done.faults = [*self.at_once(done, said, root), *self.afterwards(done, root, words, sql)]
+        done.faults = [*self.at_once(done, said, root), *self.afterwards(done, root)]
         return done
 
     def at_once(self, done: Trial, said: str, root: Path) -> list[str]:
@@ -129,25 +161,33 @@ class Bench:
             faults.append(f"exit code {done.code}")
         if done.seconds > LONGEST:
             faults.append(f"{done.seconds:.1f} s")
-        if done.code and "Traceback" in said and "kvstore/" in said:
-            faults.append("a traceback: " + said.strip().splitlines()[-1][:100])
-        if not (root / "catalog.duckdb").exists():
-            return faults
+        if done.code and ("Traceback" in said or "kvstore: " in said):
+            faults.append("said: " + said.strip().splitlines()[-1][:150])
         if not done.twice:
             faults += [f"left over {name}" for name in leftovers(root)]
-            faults += ["still running" for run in Store.open(root).runs() if run["state"] == "running"]
-        return faults + [
-            f"check {found.check}: {found.first}" for found in Store.open(root).check() if not found.ok
-        ]
+        if not (root / "store" / "catalog.duckdb").exists():
+            return faults
+        store = Store.open(root / "store")
+        if not done.twice:
+            faults += ["still running" for run in store.runs() if run["state"] == "running"]
+        return faults + [f"check {found.check}: {found.first}" for found in store.check() if not found.ok]
 
-    def afterwards(self, done: Trial, root: Path, words: tuple[str, ...], sql: str | None) -> list[str]:
-        """What is wrong after the same command again (a run that is dropped can be dropped once)."""
-        if done.command == "drop" and not Store.open(root).runs():
-            return []
-        self.ended(start(words, root))
-        found = rows(root, sql)
-        faults = [] if found == self.wanted[done.command] else [f"{found}, not {self.wanted[done.command]}"]
+    def afterwards(self, done: Trial, root: Path) -> list[str]:
+        """What is wrong after the same command again (what is dropped or exported is so once)."""
+        command, once = COMMANDS[done.command], self.wanted[done.command]
+        if done.command not in ("drop", "export") or shown(root, command.shows) != once:
+            self.ended(start(command, root))
+        found = shown(root, command.shows)
+        faults = [] if found == once else [f"{found}, not {once}"]
         return faults + [f"left over at last {name}" for name in leftovers(root)]
+
+
+def flip(store: Path) -> None:
+    """Change 64 bytes in the middle of the largest file of vectors."""
+    path = max(store.glob("lance/*.patch_kv.lance/data/*"), key=lambda path: path.stat().st_size)
+    with path.open("r+b") as file:
+        file.seek(path.stat().st_size // 2)
+        file.write(bytes(64))
 
 
 def main(trials: int, seed: int, commands: list[str]) -> int:
