@@ -18,7 +18,7 @@ from kvstore import masks
 from kvstore.contracts import Annotations, Object
 from kvstore.datasets import read_file
 from kvstore.errors import DatasetError, ImageError
-from kvstore.images import FORMATS
+from kvstore.images import FORMATS, check_sums
 from kvstore.lines import one_line
 from kvstore.upright import turn_mask, turn_of
 
@@ -41,6 +41,7 @@ def opened(root: Path, name: str) -> Image.Image:
     """The map `name` in `root`, its mode kept; `ImageError` when it is missing or cannot be read."""
     data = read_file(root, name)()
     try:
+        check_sums(data)
         image = Image.open(io.BytesIO(data), formats=FORMATS)
         image.load()
     except Exception as error:  # a hostile file can raise anything from a reader

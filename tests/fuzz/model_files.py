@@ -1,7 +1,7 @@
 """Each field of a tiny model's settings replaced by what does not belong there: equal vectors, or a line.
 
-`python -m tests.fuzz.model_files [--skip N] [MODEL ...]` tries all, 2,400, and prints those that are neither,
-or take too long, or end the process; the sample that runs with the tests is in
+`python -m tests.fuzz.model_files [--sample N] [--skip N] [MODEL ...]` tries all, 2,400, and prints those that
+are neither, or take too long, or end the process; the sample that runs with the tests is in
 tests/ingest/test_model_fields.py.
 """
 
@@ -11,6 +11,7 @@ import argparse
 import contextlib
 import io
 import json
+import random
 import shutil
 import sys
 import tempfile
@@ -122,9 +123,13 @@ def main() -> int:
     """Try all cases of some models, print the faults, and return 1 if there are any."""
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
     parser.add_argument("models", nargs="*", help=f"of {', '.join(MODELS)}; default all")
+    parser.add_argument("--sample", type=int, help="only so many, at random")
+    parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--skip", type=int, default=0, help="the first so many were tried before")
     asked = parser.parse_args()
     every = [case for model in asked.models or MODELS for case in cases(model)]
+    if asked.sample:
+        every = random.Random(asked.seed).sample(every, min(asked.sample, len(every)))
     found, worker = 0, Worker(fault, PATIENCE)
     for number, case in enumerate(every[asked.skip :], asked.skip + 1):
         if problem := worker.ask(case):

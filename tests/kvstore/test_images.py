@@ -92,6 +92,13 @@ def test_broken_bytes_never_raise_anything_else() -> None:
                 assert decode(broken.tobytes()).image.mode == "RGB"
 
 
+def test_no_flipped_byte_of_a_png_is_drawn() -> None:
+    whole = encoded(photo(64, 48))
+    for place in range(0, whole.index(b"IEND") - 4, 5):
+        with pytest.raises(ImageError):
+            decode(whole[:place] + bytes([whole[place] ^ 0x55]) + whole[place + 1 :])
+
+
 @pytest.mark.parametrize("side", [9_500, 20_000])  # Pillow would warn of the first and refuse the second
 def test_a_decompression_bomb_is_refused_unread_and_unwarned(side: int) -> None:
     with warnings.catch_warnings():
