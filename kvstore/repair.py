@@ -22,16 +22,22 @@ from kvstore.vectors import without
 if TYPE_CHECKING:
     from kvstore.store import Store
 
+#: Tables that a probe and an ingest make again where they are not there.
+_MADE_WHEN_NEEDED = {*tables.TEXTS, tables.KEY_MOMENT}
 _MADE_OF_VECTORS = ("key_stat", "match", "segment", "mask", "score")
 
 
 @dataclass(frozen=True)
 class Repaired:
-    """Images taken out, tables whose index was made anew, and predictions and figures that went."""
+    """Images taken out, tables whose index was made anew, and predictions and figures that went.
+
+    `removed` are tables that are made again where they are needed: vectors of texts, and key moments.
+    """
 
     images: list[int]
     indices: list[str]
     derived: int
+    removed: list[str]
 
 
 def tasks(store: Store, run_id: str | None = None) -> list[verify.Task]:
@@ -66,7 +72,9 @@ def repair(store: Store, run_id: str) -> Repaired:
             pins.pin(store.lance, run_id, kind, version)
         vectors.rewind(store.lance, run_id, task.versions)
         verdict = verify.verify(task)
-        lost = [part for part in verdict.broken if part.image_id is None]
+        lost = [
+            part for part in verdict.broken if part.image_id is None and part.kind not in _MADE_WHEN_NEEDED
+        ]
         if lost:
             raise StoreError(
                 f"table {lost[0].kind} of run {run_id} is broken as a whole ({lost[0].why}); {remedy}"
@@ -81,11 +89,18 @@ def _mend(store: Store, task: verify.Task, verdict: verify.Verdict) -> Repaired:
     if torn:
         versions |= without.images(store.lance, task.run_id, task.versions, torn)
         shutil.rmtree(tables.location(store.lance, task.run_id, tables.KEY_MOMENT), ignore_errors=True)
-    derived = _forget(store, task.run_id, torn, versions)
-    return Repaired(sorted(torn), indices, derived)
+    anew = sorted({part.kind for part in verdict.broken} & _MADE_WHEN_NEEDED)
+    texts = [tables.TEXT_CHECKSUM, *tables.TEXTS] if set(anew) & set(tables.TEXTS) else []
+    derived = _forget(store, task.run_id, torn, versions, texts)
+    for kind in (*anew, *texts):
+        pins.remove(store.lance, task.run_id, kind)
+        shutil.rmtree(tables.location(store.lance, task.run_id, kind), ignore_errors=True)
+    return Repaired(sorted(torn), indices, derived, anew)
 
 
-def _forget(store: Store, run_id: str, images: Collection[int], versions: dict[str, int]) -> int:
+def _forget(
+    store: Store, run_id: str, images: Collection[int], versions: dict[str, int], gone_tables: Collection[str]
+) -> int:
     """The catalog's side; how many predictions and figures went."""
     gone = 0
     with store.publish() as con:
@@ -93,7 +108,9 @@ def _forget(store: Store, run_id: str, images: Collection[int], versions: dict[s
             "delete from token_grid where run_id = $run and image_id in (select unnest($images::bigint[]))",
             {"run": run_id, "images": list(images)},
         )
-        for table in _MADE_OF_VECTORS if images else ():
+        for table in _MADE_OF_VECTORS if images or gone_tables else ():
+            if table == "key_stat" and not images:
+                continue
             row = con.execute(f"select count(*) from {table} where run_id = $run", {"run": run_id}).fetchone()
             gone += int(row[0]) if row and table != "key_stat" else 0
             con.execute(f"delete from {table} where run_id = $run", {"run": run_id})
@@ -104,4 +121,9 @@ def _forget(store: Store, run_id: str, images: Collection[int], versions: dict[s
                 {"run": run_id},
             )
         record.set_versions(con, run_id, versions)
+        con.execute(
+            "update run set versions = map_from_entries(list_filter(map_entries(versions), "
+            "lambda entry: not list_contains($gone::varchar[], entry.key))) where run_id = $run",
+            {"gone": list(gone_tables), "run": run_id},
+        )
     return gone

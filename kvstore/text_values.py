@@ -149,7 +149,8 @@ class _Run:
         """The versions of the tables that are there."""
         import lance
 
-        paths = {kind: tables.location(self.store.lance, self.run_id, kind) for kind in self.columns}
+        kinds = (*self.columns, tables.TEXT_CHECKSUM)
+        paths = {kind: tables.location(self.store.lance, self.run_id, kind) for kind in kinds}
         return {kind: int(lance.dataset(str(path)).version) for kind, path in paths.items() if path.is_dir()}
 
 
@@ -272,14 +273,21 @@ def _check(texts: Sequence[str], vectors: Mapping[Site, Array]) -> None:
 def _append(run: _Run, kind: str, texts: Sequence[str], vectors: Mapping[Site, Array]) -> None:
     """Commit rows of texts to a table, which is made where it is not there."""
     from kvstore.vectors import write
+    from kvstore.vectors.checksums import of_texts
 
+    if not texts:
+        return
     columns = {tables.text_column_of(site)[1]: array for site, array in vectors.items()}
     schema = tables.text_schema(kind, {name: array.shape[-1] for name, array in columns.items()})
-    write.create(run.store.lance, run.run_id, {kind: schema})
-    path = tables.location(run.store.lance, run.run_id, kind)
-    fragments = write.write_fragment(path, schema, [_rows(schema, run, texts, columns)])
-    write.sync(path, fragments)
-    write.commit(path, fragments)
+    rows = _rows(schema, run, texts, columns)
+    sums = [{"text": text, "kind": kind, "sum": number} for text, number in of_texts([rows])]
+    kept = pa.RecordBatch.from_pylist(sums, tables.TEXT_CHECKSUMS)
+    for name, batch in ((tables.TEXT_CHECKSUM, kept), (kind, rows)):  # no row is there without its checksum
+        write.create(run.store.lance, run.run_id, {name: batch.schema})
+        path = tables.location(run.store.lance, run.run_id, name)
+        fragments = write.write_fragment(path, batch.schema, [batch])
+        write.sync(path, fragments)
+        write.commit(path, fragments)
 
 
 def _rows(schema: pa.Schema, run: _Run, texts: Sequence[str], columns: Mapping[str, Array]) -> pa.RecordBatch:

@@ -12,11 +12,14 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+import lance
+
 from kvstore import apart, vectors
 from kvstore.errors import KvstoreError
+from kvstore.lines import shortened
 from kvstore.outside import told
 from kvstore.vectors import schema as tables
-from kvstore.vectors.checksums import checksum
+from kvstore.vectors.checksums import checksum, of_texts, of_values
 
 
 @dataclass(frozen=True)
@@ -144,6 +147,10 @@ class _Parts:
         if self.reader is None:
             return
         yield tables.CHECKSUM, None, self._read_sums
+        for kind in tables.TEXTS:
+            if kind in self.task.versions:
+                yield kind, None, lambda kind=kind: self._texts(kind)  # type: ignore[misc]
+        yield tables.KEY_MOMENT, None, self._moments
         for kind in self.task.kinds:
             dataset = self._open(kind)
             yield kind, None, lambda kind=kind, dataset=dataset: self._whole(kind, dataset)  # type: ignore[misc]
@@ -155,9 +162,12 @@ class _Parts:
                 yield kind, image_id, self._image(kind, dataset, image_id, first, rows)
                 first += rows
 
+    def _dataset(self, kind: str) -> Any:
+        return vectors.opened(self.task.lance, self.task.run_id, kind, self.task.versions, whole=False)
+
     def _open(self, kind: str) -> Any:
         try:
-            return vectors.opened(self.task.lance, self.task.run_id, kind, self.task.versions, whole=False)
+            return self._dataset(kind)
         except Exception:
             return None
 
@@ -183,6 +193,25 @@ class _Parts:
         found = dataset.to_table().to_pydict()
         self.sums = dict(zip(zip(found["image_id"], found["kind"], strict=True), found["sum"], strict=True))
         return ""
+
+    def _texts(self, kind: str) -> str:
+        """Each text's rows are held to its checksum."""
+        sums = {}
+        if tables.TEXT_CHECKSUM in self.task.versions:
+            found = self._dataset(tables.TEXT_CHECKSUM).to_table().to_pylist()
+            sums = {row["text"]: row["sum"] for row in found if row["kind"] == kind}
+        for text, number in of_texts(self._dataset(kind).to_batches()):
+            self.unsummed += text not in sums
+            if sums.get(text, number) != number:
+                return f"its rows of text '{shortened(text, 60)}' differ from those that were stored"
+        return ""
+
+    def _moments(self) -> str:
+        """The sums that key statistics are made of are held to their checksum; an older kvstore kept none."""
+        path = tables.location(self.task.lance, self.task.run_id, tables.KEY_MOMENT)
+        rows = lance.dataset(str(path)).to_table().to_pylist() if path.is_dir() else []
+        broken = any(row.pop("sum") != of_values(row) for row in rows if row.get("sum") is not None)
+        return "it differs from what was stored" if broken else ""
 
     def _whole(self, kind: str, dataset: Any) -> str:
         if dataset is None:

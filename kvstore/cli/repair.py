@@ -19,6 +19,7 @@ def command(
 
     What is broken is what `kvstore check --deep` finds. If images are, the run's predictions, figures and key
     statistics are removed too: they may have been made of broken vectors. Answers stay, which a model gives.
+    Broken vectors of texts and key moments are removed: the next probe or ingest makes them again.
 
     Example: kvstore repair coco-tiny-onevision --store ./s
     """
@@ -33,5 +34,8 @@ def command(
         if done.derived:
             told += f", and {done.derived} predictions and figures"
         print(f"{told}; the same `kvstore ingest` makes the images again", file=sys.stderr)
-    if not done.indices and not done.images:
+    if done.removed:
+        told = f"run {run}: removed {', '.join(done.removed)}, which the next probe or ingest makes again"
+        print(f"{told}; predictions and figures that went: {done.derived}", file=sys.stderr)
+    if not done.indices and not done.images and not done.removed:
         print(f"run {run}: nothing is broken", file=sys.stderr)

@@ -29,10 +29,12 @@ def command(
     Example: echo "from run" | kvstore shell --store ./s -csv
     """
     from kvstore import shell
+    from kvstore.cli.ending import to_stdout
     from kvstore.store import Store
 
     opened = Store.open(store)
     if print_init:
-        print(shell.init_sql(opened))
+        with to_stdout():
+            print(shell.init_sql(opened))
         return
     raise typer.Exit(shell.run(opened, context.args))

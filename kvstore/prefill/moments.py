@@ -8,9 +8,11 @@ The sums are float64: input-agnostic keys vary by thousandths of their length, a
 
 from __future__ import annotations
 
+import shutil
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
+from typing import Any
 
 import lance
 import numpy as np
@@ -18,8 +20,11 @@ import pyarrow as pa
 import torch
 
 from kvstore.contracts import Layout
+from kvstore.errors import KvstoreError
+from kvstore.outside import told
 from kvstore.vectors import schema as tables
 from kvstore.vectors import write
+from kvstore.vectors.checksums import of_values
 
 #: Sums kept at most, in bytes; images of further grids are left out of the statistic, and `key_stat` has no
 #: row of those grids: a grid is in it with all of its images or not at all.
@@ -122,7 +127,8 @@ class KeyMoments:
             }
             for place, sums in self.sums.items()
         ]
-        return write.replace(path, pa.Table.from_pylist(rows, _KEPT))
+        summed = [{**row, "sum": of_values(row)} for row in rows]
+        return write.replace(path, pa.Table.from_pylist(summed, _KEPT))
 
     @classmethod
     def load(
@@ -130,13 +136,12 @@ class KeyMoments:
     ) -> tuple[KeyMoments, int]:
         """The sums that were kept, and how many patches, in the order of the run's rows, they cover.
 
-        Sums that an older kvstore kept, by the shape of the whole image, cover none: they are made anew.
+        Sums that are broken, or that an older kvstore kept by the shape of the whole image, cover none: they
+        are made anew.
         """
         moments, covered = cls(), 0
-        path = tables.location(lance_dir, run_id, tables.KEY_MOMENT)
-        if not path.is_dir() or lance.dataset(str(path)).schema.names != _KEPT.names:
-            return moments, 0
-        for row in lance.dataset(str(path)).to_table().to_pylist():
+        rows = _kept(tables.location(lance_dir, run_id, tables.KEY_MOMENT))
+        for row in rows:
             place = Place(**{field.name: row[field.name] for field in fields(Place)})
             total = _tensor(row["total"], device).reshape(layers, heads, place.patches, -1)
             square = _tensor(row["square"], device).reshape(layers, heads, place.patches)
@@ -154,8 +159,25 @@ _KEPT = pa.schema(
         "n": pa.float64(),
         "total": pa.large_binary(),
         "square": pa.large_binary(),
+        "sum": pa.uint64(),  # checksum of the others; an older kvstore kept none
     }
 )
+
+
+def _kept(path: Path) -> list[dict[str, Any]]:
+    """The rows that were kept; none where they are broken, and then the table goes."""
+    if not path.is_dir():
+        return []
+    try:
+        with told("the key moments cannot be read"):
+            rows: list[dict[str, Any]] = lance.dataset(str(path)).to_table().to_pylist()
+    except KvstoreError:
+        rows = []
+    sound = all(kept_sum == of_values(row) for row in rows if (kept_sum := row.pop("sum", None)) is not None)
+    if not rows or not sound or list(rows[0]) != _KEPT.names[:-1]:
+        shutil.rmtree(path, ignore_errors=True)
+        return []
+    return rows
 
 
 def _bytes(sums: torch.Tensor) -> bytes:

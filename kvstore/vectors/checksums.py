@@ -8,7 +8,9 @@ broken disks, not against forgery.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
+from itertools import groupby
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -23,6 +25,41 @@ def checksum(rows: pa.RecordBatch | pa.Table) -> int:
     for column in rows.columns:
         for chunk in column.chunks if isinstance(column, pa.ChunkedArray) else [column]:
             digest.update(_bytes(chunk))
+    return digest.intdigest()
+
+
+def of_texts(batches: Iterable[pa.RecordBatch]) -> Iterator[tuple[str, int]]:
+    """Each text and the checksum of its rows but for the text itself; a text's rows stand together."""
+    rest: pa.Table | None = None
+    for batch in batches:
+        table = pa.Table.from_batches([batch])
+        rest = table if rest is None else pa.concat_tables([rest, table])
+        *whole, (text, first, _) = _stretches(rest)
+        yield from ((name, _of_text(rest.slice(start, count))) for name, start, count in whole)
+        rest = rest.slice(first)
+    if rest is not None and rest.num_rows:
+        yield text, _of_text(rest)
+
+
+def _stretches(rows: pa.Table) -> list[tuple[str, int, int]]:
+    """(text, first row, rows) of each text."""
+    found, first = [], 0
+    for text, same in groupby(rows["text"].to_pylist()):
+        count = len(list(same))
+        found.append((text, first, count))
+        first += count
+    return found or [("", 0, 0)]
+
+
+def _of_text(rows: pa.Table) -> int:
+    return checksum(rows.drop_columns(["text"]))
+
+
+def of_values(row: Mapping[str, Any]) -> int:
+    """The checksum of a row of numbers and bytes: its values in turn, numbers as Python says them."""
+    digest = xxhash.xxh3_64()
+    for value in row.values():
+        digest.update(value if isinstance(value, bytes) else f"{value!r};".encode())
     return digest.intdigest()
 
 

@@ -30,6 +30,8 @@ TEXT_ENCODER = "text_encoder"
 PATCH_SPAN = "patch_span"
 #: Internal: one row per image and table, the checksum of its rows there (see `kvstore.vectors.checksums`).
 CHECKSUM = "checksum"
+#: Internal: one row per text and table of texts, the checksum of its rows there.
+TEXT_CHECKSUM = "checksum_text"
 #: Internal: sums over images of each key position, from which key_stat is made.
 KEY_MOMENT = "key_moment"
 
@@ -111,6 +113,10 @@ def text_schema(kind: str, widths: Mapping[str, int]) -> pa.Schema:
 #: Schema of table ``checksum``.
 CHECKSUMS = pa.schema(
     [_IMAGE, pa.field("kind", pa.string(), nullable=False), pa.field("sum", pa.uint64(), nullable=False)]
+)
+#: Schema of table ``checksum_text``.
+TEXT_CHECKSUMS = pa.schema(
+    [_TEXT, pa.field("kind", pa.string(), nullable=False), pa.field("sum", pa.uint64(), nullable=False)]
 )
 _SPAN = [
     _IMAGE,

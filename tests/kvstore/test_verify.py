@@ -12,7 +12,7 @@ import pyarrow as pa
 import pytest
 import xxhash
 
-from kvstore import vectors
+from kvstore import text_values, vectors
 from kvstore import verify as verifying
 from kvstore.errors import StoreError, UnknownNameError
 from kvstore.repair import repair, tasks
@@ -130,6 +130,62 @@ def test_repair_and_the_same_ingest_end_with_the_rows_of_an_undamaged_run(
     np.testing.assert_allclose(np.array(query(again, stat)), np.array(query(whole, stat)), rtol=1e-12)
     assert verdict(again) == Verdict(RUN, 5)
     assert_clean(again)
+
+
+def flip(store: Store, kind: str) -> None:
+    """Flip bytes of the first vector or sum of a small table, which is one file."""
+    dataset = lance.dataset(str(tables.location(store.lance, RUN, kind)))
+    (fragment,) = dataset.get_fragments()
+    file = Path(dataset.uri, "data", fragment.data_files()[0].path)
+    column = dataset.to_table()[{"text_kv": "value", "key_moment": "total"}[kind]].combine_chunks()
+    needle = bytes(column.values.buffers()[1])[:64] if kind == "text_kv" else column[0].as_py()[:64]
+    data = bytearray(file.read_bytes())
+    place = bytes(data).index(needle)
+    for at in range(place, place + 16):
+        data[at] ^= 0x5A
+    file.write_bytes(data)
+
+
+def test_broken_vectors_of_texts_are_noticed_removed_and_made_again(store: Store):
+    text_values.fill(store, RUN, ["cat", "dog"])
+    assert verdict(store) == Verdict(RUN, 5)
+    told = "select text, layer, head, value from text_kv order by all"
+    before = query(store, told)
+    with store.publish() as con:
+        con.execute("insert into segment values (?, 'p', 0, 'key', 0, 0, '1', '1')", [RUN])
+    flip(store, "text_kv")
+    (found,) = verdict(store).broken
+    assert (found.kind, found.image_id) == ("text_kv", None)
+    assert found.why.endswith("differ from those that were stored")
+    done = repair(store, RUN)
+    assert (done.images, done.removed, done.derived) == ([], ["text_kv"], 1)
+    assert query(store, "select count(*) from key_stat") != [(0,)]
+    assert query(store, "from text_kv") == query(store, "from text_input") == []
+    assert text_values.fill(store, RUN, ["cat", "dog"]) == 2
+    assert query(store, told) == before
+    assert verdict(store) == Verdict(RUN, 5)
+
+
+def test_broken_key_moments_are_noticed_and_made_again_from_the_keys(store: Store, images: Path):
+    stat = "select * exclude (run_id) from key_stat order by all"
+    before = query(store, stat)
+    flip(store, "key_moment")
+    assert [(part.kind, part.image_id) for part in verdict(store).broken] == [("key_moment", None)]
+    assert repair(store, RUN).removed == ["key_moment"]
+    again, _ = ingest(store.root, images, sites=SITES, encoder_layers="0,4")
+    np.testing.assert_allclose(np.array(query(again, stat)), np.array(before), rtol=1e-12)
+    assert verdict(again) == Verdict(RUN, 5)
+
+
+@pytest.mark.parametrize("kind", ["_versions", "data"])
+def test_an_ingest_makes_broken_key_moments_anew_by_itself(store: Store, images: Path, kind: str):
+    stat = "select * exclude (run_id) from key_stat order by all"
+    before = query(store, stat)
+    for file in (tables.location(store.lance, RUN, "key_moment") / kind).iterdir():
+        file.write_bytes(file.read_bytes()[:100])
+    again, _ = ingest(store.root, images, sites=SITES, encoder_layers="0,4")
+    np.testing.assert_allclose(np.array(query(again, stat)), np.array(before), rtol=1e-12)
+    assert verdict(again) == Verdict(RUN, 5)
 
 
 def test_a_file_that_is_cut_off_costs_its_images_alone(store: Store, images: Path):
