@@ -5,6 +5,7 @@ Imported by a fork server, so that a process starts in no time: it must import a
 
 from __future__ import annotations
 
+import threading
 import time
 from multiprocessing.connection import Connection
 from pathlib import Path
@@ -24,14 +25,29 @@ from tests.ingesting import ingest
 WINDOW = 2
 
 
-def run(ready: Connection, seconds: float, root: Path, images: Path, wanted: dict[str, Any]) -> None:
-    """Ingest, each image's decoding taking `seconds` longer; says when it begins and when it has ended."""
+def run(
+    ready: Connection,
+    seconds: float,
+    root: Path,
+    images: Path,
+    wanted: dict[str, Any],
+    held: int | None = None,
+) -> None:
+    """Ingest, each image's decoding taking `seconds` longer; says when it begins and when it has ended.
+
+    held   from the image of this place on, decoding waits until a word comes
+    """
+    gate, told = threading.Lock(), list[str]()
     models.load_config("tiny-onevision")
     plan.WINDOW_IMAGES, writing.INTERVAL, writing.PATIENCE = WINDOW, 0.0, 0.0
     work = Decoder._work
 
     def slowly(self: Decoder, image: Any) -> Any:
+        nonlocal told
         time.sleep(seconds)
+        if held is not None and image.position >= held:
+            with gate:
+                told = told or [ready.recv()]
         return work(self, image)
 
     Decoder._work = slowly  # type: ignore[method-assign]

@@ -29,6 +29,10 @@ from tests.ingesting import assert_clean, ingest, pictures, query, rows
 IMAGES, WANTED = 12, {"layers": "0", "sites": ("value", "key", "input")}
 KINDS = ("patch_kv", "pooled_kv", "patch_input", "patch_span")
 RUN = "folder-tiny-onevision"
+#: The image at which a process that is held waits: some are stored by then, and some are not.
+HELD = 8
+#: Seconds after which a process is given up, however busy the machine is.
+PATIENCE = 300
 
 
 @pytest.fixture(scope="module")
@@ -78,12 +82,15 @@ class Child:
     said: Connection
 
     def hears(self) -> Any:
-        assert self.said.poll(60), "the process says nothing"
+        assert self.said.poll(PATIENCE), "the process says nothing"
         return self.said.recv()
 
-    def kill(self, number: signal.Signals = signal.SIGKILL) -> None:
-        os.kill(self.process.pid, number)
-        self.process.join(60)
+    def goes_on(self) -> None:
+        self.said.send("go on")
+
+    def kill(self) -> None:
+        os.kill(self.process.pid, signal.SIGKILL)
+        self.process.join(PATIENCE)
 
 
 Start = Callable[..., Child]
@@ -115,7 +122,7 @@ def start() -> Any:
 
 def wait_for_images(store: Store, least: int) -> int:
     """Wait until the catalog knows so many images of the run; how many it knows then."""
-    until = time.monotonic() + 60
+    until = time.monotonic() + PATIENCE
     while time.monotonic() < until:
         stored = sum(run["images"] for run in store.runs()) if store.catalog.exists() else 0
         if stored >= least:
@@ -249,10 +256,12 @@ def test_a_smaller_limit_after_a_kill_keeps_all_moments(
 def test_ctrl_c_leaves_an_interrupted_run_that_the_same_command_ends(
     images: Path, straight: Store, start: Start, tmp_path: Path, small_windows: None
 ) -> None:
-    child = start(slow_ingest.run, 0.5, tmp_path, images, WANTED)
+    child = start(slow_ingest.run, 0.0, tmp_path, images, WANTED, HELD)
     store = Store(tmp_path)
     wait_for_images(store, 2)
-    child.kill(signal.SIGINT)
+    os.kill(child.process.pid, signal.SIGINT)
+    child.goes_on()  # the threads that decode; the one that prefills has the signal first
+    child.process.join(PATIENCE)
     assert child.process.exitcode == 1
     (stored,) = query(store, "select images from run where state = 'interrupted'")[0]
     assert 2 <= stored < IMAGES
@@ -300,12 +309,13 @@ def test_six_runs_at_once_of_one_name_all_finish(images: Path, start: Start, tmp
 def test_the_same_run_twice_says_who_holds_it(
     images: Path, straight: Store, start: Start, tmp_path: Path, small_windows: None
 ) -> None:
-    child = start(slow_ingest.run, 0.1, tmp_path, images, WANTED)
+    child = start(slow_ingest.run, 0.0, tmp_path, images, WANTED, HELD)
     store = Store(tmp_path)
     wait_for_images(store, 2)
     with pytest.raises(StoreBusyError, match=rf"run {RUN} is held by process {child.process.pid} "):
         ingest(tmp_path, images, **WANTED)
     assert store.optimize() == {RUN: "busy"}
+    child.goes_on()
     assert child.hears().images == IMAGES
     assert_same(store, straight)
 
