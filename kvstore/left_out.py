@@ -1,7 +1,7 @@
 """What of a store cannot be read is named and left out: views show the vectors of the other runs.
 
 Whoever opens a snapshot looks at the seals of its tables (`kvstore.seals`). For a kind of table of which some
-cannot be read, a temporary view of the others stands in front of the catalog's own, and the table `left_out`
+cannot be read, a temporary view of the others stands before the catalog's own, and the table `unreadable`
 names them. The view has a branch for each of them, too, without rows, so that the plan of a query tells
 whether it would read one.
 """
@@ -17,7 +17,7 @@ import duckdb
 from kvstore.errors import LeftOutWarning
 from kvstore.lines import one_line
 
-TABLE = "left_out"
+TABLE = "unreadable"
 
 
 class LeftOut(NamedTuple):
@@ -29,7 +29,7 @@ class LeftOut(NamedTuple):
 
 
 def create(found: Iterable[LeftOut]) -> str:
-    """The SQL that makes the table `left_out`."""
+    """The SQL that makes the table `unreadable`."""
     rows = "".join(f" union all select {', '.join(map(_text, one))}" for one in found)
     return f"""create temp table {TABLE} as select '' as run_id, '' as "table", '' as why where false{rows}"""
 
@@ -80,8 +80,8 @@ def _reads(con: duckdb.DuckDBPyConnection, sql: str, values: Mapping[str, Any]) 
         return False
     finally:
         con.execute("reset explain_output")
-    physical = plans.get("physical_plan", "")
-    return TABLE in plans.get("logical_plan", "") and (TABLE in physical or "EMPTY_RESULT" in physical)
+    physical, scanned = plans.get("physical_plan", ""), f"main.{TABLE}"
+    return scanned in plans.get("logical_plan", "") and (scanned in physical or "EMPTY_RESULT" in physical)
 
 
 def _text(value: str) -> str:

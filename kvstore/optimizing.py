@@ -29,7 +29,9 @@ def optimize(store: Store) -> dict[str, str]:
                 left.remove(run_id)
         except apart.EndedError as ended:
             run_id = left.pop(0)
-            done[run_id] = f"{FAILED}the process at work on it ended {ended}; free some disk, or see check"
+            done[run_id] = (
+                f"{FAILED}the process at work on it ended {ended}: free some disk, or see kvstore check"
+            )
     return done | store.remove_orphans()
 
 

@@ -12,10 +12,10 @@ from pathlib import Path
 import pytest
 
 from kvstore import check, optimizing, recipes, shell
-from kvstore.errors import LeftOutWarning, StoreError
-from kvstore.query import run_sql
+from kvstore.errors import LeftOutWarning, NoSpaceError, StoreError
+from kvstore.query import run_analysis, run_sql
 from kvstore.store import Store
-from tests import stores
+from tests import dying, stores
 
 COUNT = "select run_id, count(*) as n from patch_kv group by run_id order by run_id"
 #: Rows of patch_kv: images x layers x heads x patches.
@@ -93,6 +93,7 @@ def test_views_show_the_other_runs_and_the_broken_one_is_named(
         warnings.simplefilter("error")
         run_sql(store, "select count(*) from patch_kv where run_id = 'b' and image_id = 2")
         run_sql(store, "from pooled_kv limit 1")
+        run_analysis(store, "best_layer", {"run": "b"})  # a part of it has the name left_out
     with pytest.warns(LeftOutWarning):  # also by a macro, whose conditions are false without rows
         run_sql(store, "from patch_neighbours('a', 1, 0, 0, 2, 'value', 5)")
     with pytest.raises(StoreError, match=r"patch_kv of run 'a' cannot be read: .*; kvstore repair a"):
@@ -180,3 +181,23 @@ def test_optimize_names_it_and_does_the_others(store: Store) -> None:
     done = optimizing.optimize(store)
     assert done["b"] == "optimized"
     assert done["a"].startswith(f"{optimizing.FAILED}patch_kv of run 'a' cannot be read: ")
+
+
+def test_an_abort_in_optimize_ends_one_run_and_not_the_command(
+    store: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    before = store.runs()
+    monkeypatch.setattr(optimizing, "work", dying.runs)
+    done = optimizing.optimize(store)
+    assert done["a"].startswith(f"{optimizing.FAILED}the process at work on it ended by SIGABRT")
+    assert done["b"] == "optimized"
+    monkeypatch.undo()
+    assert optimizing.optimize(store) == {"a": "optimized", "b": "optimized"}
+    assert [run["run_id"] for run in store.runs()] == [run["run_id"] for run in before]
+    assert counts(store) == {"a": ROWS, "b": ROWS}
+
+
+def test_a_full_disk_in_optimize_is_told_as_such(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(optimizing, "work", dying.full)
+    with pytest.raises(NoSpaceError, match="no space left"):
+        optimizing.optimize(store)

@@ -134,6 +134,27 @@ def test_one_holder_for_too_long_is_an_error_that_names_it(lock: Path, start: An
     assert tickets(lock) == []
 
 
+def test_who_comes_again_at_once_stands_behind_who_waits(lock: Path) -> None:
+    """Two that follow each other without a pause take turns, one by one: neither starves the other."""
+    served: list[str] = []
+    turns = 10
+
+    def follow(name: str) -> None:
+        for _ in range(turns):
+            with locks.hold(lock, "the catalog", 60):
+                served.append(name)
+                until(lambda: bool(tickets(lock)) or len(served) >= 2 * turns - 1)
+
+    threads = [threading.Thread(target=follow, args=(name,)) for name in "ab"]
+    with locks.hold(lock, "the catalog"):
+        for number, thread in enumerate(threads, 1):
+            thread.start()
+            until(lambda number=number: len(tickets(lock)) == number)  # type: ignore[misc]
+    for thread in threads:
+        thread.join()
+    assert "".join(served) == "ab" * turns
+
+
 # ------------------------------------------------------------------------------------ twelve publishers
 
 PUBLISHERS, HELD, PATIENCE = 12, 0.5, 5.0
