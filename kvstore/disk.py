@@ -15,7 +15,7 @@ _FULL = re.compile(r"no space left|disk quota|could not write all bytes", re.IGN
 
 
 @contextmanager
-def errors(root: Path) -> Iterator[None]:
+def errors(root: Path, remedy: str = "choose another --store") -> Iterator[None]:
     """Raise `NoSpaceError` for a full disk, `StoreError` for a store at `root` that cannot be written."""
     try:
         yield
@@ -26,7 +26,7 @@ def errors(root: Path) -> Iterator[None]:
             raise _no_space(root) from error
         if getattr(error, "errno", None) in (errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOTDIR):
             why = getattr(error, "strerror", None)
-            raise StoreError(f"{root} cannot be written ({why}); choose another --store") from error
+            raise StoreError(f"{root} cannot be written ({why}); {remedy}") from error
         raise
 
 

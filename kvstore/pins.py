@@ -49,7 +49,7 @@ def _fit(name: str) -> str:
 
 def pin(lance: Path, run_id: str, kind: str, version: int) -> str:
     """Pin a version if need be; what to open, below `lance`: where that cannot be done, the table itself."""
-    theirs = lance / table(run_id, kind) / _manifest(version)
+    theirs = versioned(lance, run_id, kind, version)
     ours = lance / folder(run_id, kind, version) / _manifest(version)
     if _same(ours, theirs):
         return folder(run_id, kind, version)
@@ -77,6 +77,30 @@ def find(lance: Path, run_id: str, kind: str, version: int) -> Path | None:
     """The pin of a version, if there is one."""
     found = lance / folder(run_id, kind, version)
     return found if (found / _manifest(version)).is_file() else None
+
+
+def files(lance: Path, run_id: str, kind: str, version: int) -> tuple[Path, list[Path]]:
+    """The manifest of a version, and the other files that it needs, below the folder of its table.
+
+    Raises `FileNotFoundError` for a version that is gone, `StoreError` for one whose manifest is broken.
+    """
+    home = lance / table(run_id, kind)
+    if link := next((home / part for part in _LINKED if (home / part).is_symlink()), None):
+        raise StoreError(f"{link} is a link; put the folder that it leads to in its place")
+    manifest = (find(lance, run_id, kind, version) or home) / _manifest(version)
+    try:
+        data, indices = seals.named(manifest.read_bytes())
+    except ValueError as error:
+        raise StoreError(f"{manifest} is not what was stored ({error}); kvstore repair {run_id}") from error
+    found = [home / "data" / _fit(name) for name in data]
+    for part in (*(f"_indices/{uuid}" for uuid in indices), "_deletions"):
+        found += [path for path in sorted((home / part).rglob("*")) if path.is_file()]
+    return manifest, found
+
+
+def versioned(lance: Path, run_id: str, kind: str, version: int) -> Path:
+    """Where a table has the manifest of a version."""
+    return lance / table(run_id, kind) / _manifest(version)
 
 
 def remove(lance: Path, run_id: str, kind: str | None = None) -> None:

@@ -28,7 +28,7 @@ def seal(home: Path, manifest: Path) -> None:
 
     Raises `ValueError` for a manifest that is none, `OSError` where a file that it names is not there.
     """
-    data, indices = _named(manifest.read_bytes())
+    data, indices = named(manifest.read_bytes())
     files = [path for uuid in indices for path in sorted((home / "_indices" / uuid).rglob("*"))]
     found = {
         "sums": {_below(home, path): _sum(path) for path in (manifest, *files) if path.is_file()},
@@ -71,8 +71,8 @@ def _sum(path: Path) -> str:
 # Its messages are those of protos/table.proto of Lance; the numbers below are of their fields.
 
 
-def _named(manifest: bytes) -> tuple[list[str], list[str]]:
-    """The data files and the indices, by their folders, that a manifest names."""
+def named(manifest: bytes) -> tuple[list[str], list[str]]:
+    """The data files, and the indices' folders, that a manifest names; `ValueError` where it is none."""
     if manifest[-4:] != b"LANC":
         raise ValueError("it does not end as a manifest of Lance")
     body = _message(manifest, int.from_bytes(manifest[-16:-8], "little"))

@@ -72,7 +72,7 @@ class Store:
         Raises `StoreError` for what is not a store or cannot be written, `StoreVersionError` for a store of
         a newer kvstore.
         """
-        store = cls(_usable(local_path(root).expanduser().absolute()))
+        store = cls(usable(local_path(root).expanduser().absolute()))
         if not store.catalog.exists():
             store._make(create)
         if store._version() < FORMAT:
@@ -316,7 +316,7 @@ class Store:
         return "removed"
 
 
-def _usable(root: Path) -> Path:
+def usable(root: Path) -> Path:
     """The path; `StoreError` for one that DuckDB (`?`) or Lance cannot take, and for a link to nothing."""
     unfit = next((c for c in str(root) if c == "?" or unicodedata.category(c) in ("Cc", "Cs")), None)
     if unfit:

@@ -45,6 +45,23 @@ class Verdict:
         """The images of which something is broken, in order."""
         return sorted({part.image_id for part in self.broken if part.image_id is not None})
 
+    @property
+    def first(self) -> str:
+        """Where the first broken part is, why, and the way out; empty where nothing is broken."""
+        if not self.broken:
+            return ""
+        part = self.broken[0]
+        where = part.kind if part.image_id is None else f"image {part.image_id} in {part.kind}"
+        return f"{where}: {part.why}; kvstore repair {self.run_id}"
+
+    @property
+    def doubt(self) -> str:
+        """What cannot be told of the run, in a line; empty where all has checksums."""
+        if not self.unsummed:
+            return ""
+        untold = "were stored before kvstore kept checksums: whether they are what was stored cannot be told"
+        return f"run {self.run_id}: {self.unsummed} blocks of rows {untold}"
+
 
 @dataclass
 class Task:

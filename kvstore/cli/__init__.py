@@ -37,6 +37,7 @@ COMMANDS = (
     "runs",
     "check",
     "repair",
+    "backup",
     "optimize",
     "drop",
 )

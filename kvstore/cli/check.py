@@ -69,13 +69,7 @@ def _verdicts(store: Store, run: str | None) -> list[Verdict]:
 def _finding(verdict: Verdict) -> Finding:
     from kvstore.check import Finding
 
-    if verdict.unsummed:
-        told = "were stored before kvstore kept checksums: whether they are what was stored cannot be told"
-        print(f"run {verdict.run_id}: {verdict.unsummed} blocks of rows {told}", file=sys.stderr)
-    first = ""
-    if verdict.broken:
-        part = verdict.broken[0]
-        where = part.kind if part.image_id is None else f"image {part.image_id} in {part.kind}"
-        first = f"{where}: {part.why}; kvstore repair {verdict.run_id}"
+    if verdict.doubt:
+        print(verdict.doubt, file=sys.stderr)
     grain = "one row per image and table whose rows are not what was stored"
-    return Finding(f"vectors of {verdict.run_id}", grain, len(verdict.broken), first)
+    return Finding(f"vectors of {verdict.run_id}", grain, len(verdict.broken), verdict.first)
