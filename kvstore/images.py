@@ -12,6 +12,7 @@ import hashlib
 import io
 import struct
 import zlib
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
@@ -29,6 +30,7 @@ from PIL import (  # the imports register the readers in Image.OPEN
     WebPImagePlugin,
 )
 
+from kvstore.budget import Budget
 from kvstore.errors import ImageError
 
 FORMATS = tuple(
@@ -59,6 +61,18 @@ _HEIC = (b"heic", b"heix", b"heim", b"heis", b"hevc", b"hevx", b"hevm", b"hevs",
 MAX_PIXELS = 2**28 // 3
 
 _PNG = b"\x89PNG\r\n\x1a\n"
+
+#: Pixels of images that are being decoded at a time, over all threads: as many as the largest image may have,
+#: so that many threads with large images take no more memory than one. Who works on with the image, and means
+#: that to count, takes its pixels first.
+IN_FLIGHT = Budget(MAX_PIXELS)
+
+#: Images are turned into RGB by strips of so many pixels, where that needs memory besides the RGB's own.
+_STRIP = 2**20
+
+#: A PPM with so many bytes of header, comments included, is refused, and a plain one with so many comments.
+_SINGLE_BYTES, _COMMENTS = 4096, 1000
+
 _EXIF_ORIENTATION = 0x0112
 _TRANSPOSE = {
     2: Image.Transpose.FLIP_LEFT_RIGHT,
@@ -105,12 +119,8 @@ def decode(data: bytes) -> Decoded:
     format_ = image.format or ""
     check_sums(data)
     try:
-        orientation = _orientation(image) if format_ == "TIFF" else 0  # Pillow turns TIFF itself, in load()
-        image.load()
-        orientation = orientation or _orientation(image)
-        upright = _rgb(image)
-        if format_ != "TIFF" and orientation != 1:
-            upright = upright.transpose(_TRANSPOSE[orientation])
+        with IN_FLIGHT.taking(image.width * image.height):
+            upright, orientation = _upright(image)
     except ImageError:
         raise
     except Exception as error:  # a hostile file can raise anything from a reader
@@ -134,6 +144,16 @@ def check_sums(data: bytes) -> None:
         place = end + 4
 
 
+def _upright(image: ImageFile.ImageFile) -> tuple[Image.Image, int]:
+    """The decoded RGB image, turned, and EXIF's orientation, by which it was turned."""
+    turned = image.format == "TIFF"  # by Pillow itself, in load()
+    orientation = _orientation(image) if turned else 0
+    image.load()
+    orientation = orientation or _orientation(image)
+    upright = _rgb(image)
+    return upright if turned or orientation == 1 else upright.transpose(_TRANSPOSE[orientation]), orientation
+
+
 @dataclass(frozen=True, slots=True)
 class Header:
     """What an image file says of itself: upright size in pixels, format, EXIF orientation."""
@@ -151,7 +171,8 @@ def header(data: bytes) -> Header:
     """
     image = _open(data)
     width, height = image.size
-    orientation = _orientation(image) if _may_be_turned(image, data) else 1
+    with IN_FLIGHT.taking(width * height):
+        orientation = _orientation(image) if _may_be_turned(image, data) else 1
     if orientation >= 5 and image.format != "TIFF":  # Pillow gives a TIFF's size upright
         width, height = height, width
     return Header(width, height, image.format or "", orientation)
@@ -171,6 +192,8 @@ def _open(data: bytes) -> ImageFile.ImageFile:
     width, height = image.size
     if width * height > MAX_PIXELS:
         raise ImageError("too-large", f"{width} x {height} pixels; at most {MAX_PIXELS} are decoded")
+    if image.format == "PPM" and data[1:2] in b"123" and data.count(b"#") > _COMMENTS:
+        raise ImageError("unreadable", f"PPM: it has more than {_COMMENTS} comments")
     return image
 
 
@@ -181,7 +204,7 @@ def _first_reader(data: bytes) -> ImageFile.ImageFile:
         if accepts and accepts(data[:16]) is not True:  # a text means: the format, but not built into Pillow
             continue
         try:
-            return reader(io.BytesIO(data), "")
+            return reader(_Bytes(data), "")
         except Exception as error:
             fault = _refusal(error, name)
     if data[4:8] == b"ftyp" and data[8:12] in _HEIC:
@@ -189,6 +212,21 @@ def _first_reader(data: bytes) -> ImageFile.ImageFile:
     if fault:
         raise fault
     raise ImageError("not-an-image", f"no known image format; it begins with {data[:16]!r}")
+
+
+class _Bytes(io.BytesIO):
+    """A file of which few single bytes can be read: so Pillow reads a PPM's header, comments included."""
+
+    def __init__(self, data: bytes) -> None:
+        super().__init__(data)
+        self._left = _SINGLE_BYTES
+
+    def read(self, size: int | None = -1, /) -> bytes:
+        if size == 1:
+            self._left -= 1
+            if self._left < 0:
+                raise ValueError(f"its header has more than {_SINGLE_BYTES} bytes")
+        return super().read(size)
 
 
 def _heic(data: bytes) -> ImageFile.ImageFile:
@@ -222,19 +260,31 @@ def _orientation(image: Image.Image) -> int:
 
 def _rgb(image: Image.Image) -> Image.Image:
     """8-bit RGB of any mode."""
-    if image.mode.startswith("I"):
-        return _from_16_bit(image).convert("RGB")
     if image.mode == "F":
         raise ImageError("unreadable", "floating point pixels have no fixed range to scale to 8 bit")
-    if image.has_transparency_data:
-        ground = Image.new("RGBA", image.size, "white")
-        return Image.alpha_composite(ground, image.convert("RGBA")).convert("RGB")
-    return image.convert("RGB")
+    if image.mode.startswith("I"):
+        return _by_strips(image, _from_16_bit)
+    return _by_strips(image, _on_white) if image.has_transparency_data else image.convert("RGB")
+
+
+def _by_strips(image: Image.Image, convert: Callable[[Image.Image], Image.Image]) -> Image.Image:
+    """RGB of the whole, a strip at a time."""
+    (width, height), made = image.size, Image.new("RGB", image.size)
+    rows = max(1, _STRIP // width)
+    for top in range(0, height, rows):
+        box = (0, top, width, min(top + rows, height))
+        made.paste(convert(image.crop(box)), box)
+    return made
 
 
 def _from_16_bit(image: Image.Image) -> Image.Image:
     """Grey of 0 to 65535 scaled to 0 to 255; Pillow's own conversion clips it."""
-    grey: np.ndarray[Any, Any] = np.asarray(image).astype(np.int64)
+    grey: np.ndarray[Any, Any] = np.asarray(image)
     if grey.min() < 0 or grey.max() > 65535:
         raise ImageError("unreadable", f"grey values from {grey.min()} to {grey.max()}; 0 to 65535 are known")
-    return Image.fromarray(((grey + 128) // 257).astype(np.uint8))
+    return Image.fromarray(((grey.astype(np.uint32) + 128) // 257).astype(np.uint8)).convert("RGB")
+
+
+def _on_white(image: Image.Image) -> Image.Image:
+    ground = Image.new("RGBA", image.size, "white")
+    return Image.alpha_composite(ground, image.convert("RGBA")).convert("RGB")

@@ -2,7 +2,12 @@
 
 A pickle is a program for a stack machine, and some of its opcodes call whatever function it names. Here only
 those are known that build plain data, and the first other one ends the reading. Byte strings, which only
-Python 2 wrote for texts, are texts here, in UTF-8. Some 6 MB are read in a second.
+Python 2 wrote for texts, are texts here, in UTF-8. Numbers have 64 bits at most. Some 6 MB are read in a
+second.
+
+A pickle can name what it made once, in two bytes, wherever it is to stand. So a small one can stand for data
+without end, through lists of lists. It is measured as if it were written out, and refused where that is more
+than `FACTOR` times as long as the file.
 """
 
 from __future__ import annotations
@@ -17,6 +22,10 @@ from typing import Any
 
 from kvstore.errors import DatasetError
 
+#: Data written out are at most so many times as long as their file: names of images, which the refs of
+#: RefCOCO repeat, come to less than 20.
+FACTOR = 64
+
 _FAULTS = (ValueError, TypeError, LookupError, struct.error)  # what bytes that are no whole pickle lead to
 
 
@@ -27,7 +36,10 @@ def read(path: Path) -> Any:
     names the opcode.
     """
     try:
-        return _Machine(path, path.read_bytes()).run()
+        machine = _Machine(path, path.read_bytes())
+        found = machine.run()
+        machine.check_length(found)
+        return found
     except OSError as error:
         raise DatasetError(f"cannot read {path}: {error.strerror}") from error
     except _FAULTS as error:
@@ -44,6 +56,7 @@ class _Machine:
         self.stack: list[Any] = []
         self.aside: list[list[Any]] = []
         self.memo: dict[int, Any] = {}
+        self.fetched, self.nested = 0, False  # letters of texts that stand again, and whether lists do, too
 
     def run(self) -> Any:
         """Carry out the opcodes up to STOP; where the bytes end before it, an `IndexError` is raised here."""
@@ -56,6 +69,20 @@ class _Machine:
             argument, place = read(self.data, place + 1)
             carry_out(self, argument)
         return self.stack.pop()
+
+    def fetch(self, number: int) -> Any:
+        """What was stored under a number, to stand here, too."""
+        found = self.memo[number]
+        if isinstance(found, str):
+            self.fetched += len(found)
+        self.nested = self.nested or _is_nested(found)
+        return found
+
+    def check_length(self, found: Any) -> None:
+        """Raise `ValueError` for data that would be too long if they were written out."""
+        most = FACTOR * len(self.data)
+        if max(self.fetched, _length(found, most) if self.nested else 0) > most:
+            raise ValueError(f"its data, written out, would be more than {FACTOR} times as long as the file")
 
     def _refusal(self, place: int) -> str:
         code = self.data[place]
@@ -117,7 +144,7 @@ _integer = partial(int.from_bytes, byteorder="little", signed=True)
 
 def _written(line: bytes) -> int:
     """A number in digits. Protocol 0 writes True as 01 and False as 00."""
-    return line == b"01" if line in (b"01", b"00") else int(line.removesuffix(b"L"))
+    return line == b"01" if line in (b"01", b"00") else _of_64_bits(int(line.removesuffix(b"L")))
 
 
 def _double(data: bytes) -> float:
@@ -137,6 +164,13 @@ def _quoted(line: bytes) -> str:
     if len(line) < 2 or line[:1] not in (b"'", b'"') or line[0] != line[-1]:
         raise ValueError(f"a text without its quotes: {line[:40]!r}")
     return _text(codecs.escape_decode(line[1:-1])[0])
+
+
+def _of_64_bits(number: int) -> int:
+    """The number; larger ones of equal hashes would make a dict of them slow."""
+    if not -(2**63) <= number < 2**64:
+        raise ValueError("a number has more than 64 bits")
+    return number
 
 
 # ------------------------------------------------------------------------------------- what the machine does
@@ -170,7 +204,7 @@ def _store_next(machine: _Machine, argument: bytes) -> None:
 
 
 def _fetch(key: Callable[[bytes], int]) -> Step:
-    return lambda machine, argument: machine.stack.append(machine.memo[key(argument)])
+    return lambda machine, argument: machine.stack.append(machine.fetch(key(argument)))
 
 
 def _mark(machine: _Machine, argument: bytes) -> None:
@@ -217,8 +251,8 @@ _STEPS: dict[str, tuple[Reader, Step]] = {
     "BININT": (_fixed(4), _push(_integer)),
     "BININT1": (_fixed(1), _push(_natural)),
     "BININT2": (_fixed(2), _push(_natural)),
-    "LONG1": (_counted(1), _push(_integer)),
-    "LONG4": (_counted(4), _push(_integer)),
+    "LONG1": (_counted(1), _push(lambda argument: _of_64_bits(_integer(argument)))),
+    "LONG4": (_counted(4), _push(lambda argument: _of_64_bits(_integer(argument)))),
     "FLOAT": (_line, _push(float)),
     "BINFLOAT": (_fixed(8), _push(_double)),
     "STRING": (_line, _push(_quoted)),
@@ -253,3 +287,45 @@ _STEPS: dict[str, tuple[Reader, Step]] = {
 _STOP = ord(".")
 _NAMES = {ord(opcode.code): opcode.name for opcode in pickletools.opcodes}
 _TABLE = [_STEPS.get(_NAMES.get(code, "")) for code in range(256)]
+
+
+# ------------------------------------------------------------------------------------------ data written out
+
+
+def _length(found: Any, most: int) -> int:
+    """Things in nested data and letters of their texts, each as often as it stands there; at most `most` + 1.
+
+    Raises `ValueError` for a list that holds itself.
+    """
+    lengths: dict[int, int] = {}  # by id
+    around: set[int] = set()  # what the topmost stands in
+    todo = [found]
+    while todo:
+        top, parts = todo[-1], _parts(todo[-1])
+        waiting = [part for part in parts if _is_nested(part) and id(part) not in lengths]
+        if not waiting:
+            lengths[id(top)] = min(
+                most + 1, 1 + sum(lengths.get(id(part)) or _letters(part) for part in parts)
+            )
+            around.discard(id(top))
+            todo.pop()
+            continue
+        around.add(id(top))
+        if any(id(part) in around for part in waiting):
+            raise ValueError("a list holds itself")
+        todo += waiting
+    return lengths[id(found)]
+
+
+def _is_nested(thing: Any) -> bool:
+    return isinstance(thing, list | dict | tuple)
+
+
+def _parts(thing: Any) -> list[Any]:
+    if isinstance(thing, dict):
+        return [*thing.keys(), *thing.values()]
+    return list(thing) if _is_nested(thing) else []
+
+
+def _letters(thing: Any) -> int:
+    return 1 + len(thing) if isinstance(thing, str) else 1

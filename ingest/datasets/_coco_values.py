@@ -17,10 +17,13 @@ Id = int | str
 
 
 def identity(value: Any) -> Id | None:
-    """An id: a number or a text; 3.0 is 3. None for anything else."""
-    if type(value) is int or (isinstance(value, str) and value):
-        return value
-    return int(value) if isinstance(value, float) and value.is_integer() else None
+    """An id: a number of 64 bits or a text; 3.0 is 3. None for anything else."""
+    if isinstance(value, str):
+        return value or None
+    if isinstance(value, float) and value.is_integer():
+        value = int(value)
+    # dicts of larger numbers can be made slow, by numbers that have one hash
+    return value if type(value) is int and -(2**63) <= value < 2**63 else None
 
 
 class Ids:

@@ -13,6 +13,8 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from threading import Lock
 from typing import TypeAlias
 
+from PIL import Image
+
 from kvstore import images
 from kvstore.contracts import Inputs
 from kvstore.errors import ImageError
@@ -21,6 +23,9 @@ from kvstore.prefill.survey import Seen
 
 Ready: TypeAlias = tuple[Seen, Inputs | ImageError]
 
+#: Pillow keeps pixels in blocks. The C library keeps what is freed of blocks up to 32 MiB, for each thread;
+#: what is larger goes back to the system at once.
+_BLOCK = 2**26
 _AHEAD = 2  # windows whose pixels are in memory besides the one in work
 
 
@@ -30,6 +35,7 @@ class Decoder:
     def __init__(self, plan: Plan, workers: int) -> None:
         self.plan, self.workers, self.busy = plan, workers, 0.0
         self._lock = Lock()
+        Image.core.set_block_size(_BLOCK)  # type: ignore[attr-defined]
 
     def windows(self, todo: Sequence[Sequence[Seen]]) -> Iterator[list[Ready]]:
         """Each window's images, in order, decoded or with what is wrong with them."""
@@ -56,6 +62,12 @@ class Decoder:
                 self.busy += time.perf_counter() - start
 
     def _inputs(self, image: Seen) -> Inputs:
+        """The image as the model takes it; its pixels count as in memory until then."""
+        assert image.header is not None  # else it would not be in a window
+        with images.IN_FLIGHT.taking(image.header.width * image.header.height):
+            return self._made(image)
+
+    def _made(self, image: Seen) -> Inputs:
         decoded = images.decode(self.plan.dataset.images[image.position].read())
         if decoded.sha256 != image.sha256:
             raise ImageError(
