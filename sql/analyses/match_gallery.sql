@@ -3,13 +3,13 @@
 -- run's best image value (`best_layer`, `best_head`, by pck@0.10; else key, encoder or input) makes on them, and of
 -- that order the first, the last, and others at even steps. `layers` layers (6) are shown, the first, the last, and others
 -- at even steps, each by its best head, and before them the input representation. An error is the distance to the truth
--- over the longer side of the target object's box; up to 0.10 it counts as a match.
+-- over the longer side of the target object's box; up to 0.10 it counts as a match. `probe` (correspondence) is the variant.
 with scored as (
     select site, layer, head, value
     from score
     where
         run_id = $run
-        and probe = 'correspondence'
+        and probe = coalesce($probe, 'correspondence')
         and metric = 'pck@0.10'
         and site in ('value', 'key', 'encoder', 'input')
     qualify row_number() over (partition by site, layer order by value desc nulls last, head) = 1
@@ -62,13 +62,15 @@ found as (
         m.layer,
         m.head,
         m.patch,
+        m.x,
+        m.y,
         greatest(p.target_x1 - p.target_x0, p.target_y1 - p.target_y0) as side,
         sqrt((m.x - k.target_x) ** 2 + (m.y - k.target_y) ** 2) / side as error,
     from match m
     join run r using (run_id)
     join pair p using (dataset_id, pair_id)
     join pair_keypoint k using (dataset_id, pair_id, name)
-    where m.run_id = $run and m.probe = 'correspondence'
+    where m.run_id = $run and m.probe = coalesce($probe, 'correspondence')
 ),
 
 of_pairs as (
@@ -158,6 +160,8 @@ select
     top_edge + row_at * high as y0,
     left_edge + (column_at + 1) * wide as x1,
     top_edge + (row_at + 1) * high as y1,
+    placed.x,
+    placed.y,
     target_x,
     target_y,
     0.10 * side as reach,

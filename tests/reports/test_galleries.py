@@ -124,6 +124,21 @@ def test_a_match_is_drawn_where_its_patch_lies_and_coloured_by_whether_it_counts
     assert right.label == "layer 0 head 1: right, off by 0.00"
 
 
+def test_each_variant_of_a_run_has_a_gallery_and_pixels_are_points(matched: Any) -> None:
+    with matched.publish() as con:
+        con.execute(
+            "insert into match select * replace ('correspondence-bilinear' as probe, x + 3 as x) from match"
+        )
+        for head in (0, 1):
+            con.execute(SCORE, ["correspondence-bilinear", "pck@0.10", "value", 0, head, 0.5 * head])
+    patches, pixels = blocks(matched, "matches")
+    assert [one.title.rpartition(" ")[2] for one in (patches, pixels)] == ["patch", "pixel"]
+    assert "the pixel found by the best head" in pixels.caption
+    truth = Ring(25, 15, 4, report.GREEN)
+    assert pixels.strips[0].tiles[1].marks == (truth, Ring(28, 15, 0, report.BLUE))  # 3 / 40 off
+    assert pixels.strips[0].tiles[1].label == "layer 0 head 1: right, off by 0.07"
+
+
 def test_matches_without_their_images_say_so(matched: Any, tmp_path: Path) -> None:
     (tmp_path / "images/2.png").write_bytes(b"another")
     (missing,) = blocks(matched, "matches")
