@@ -63,9 +63,19 @@ def pin(lance: Path, run_id: str, kind: str, version: int) -> str:
 
 
 def at(lance: Path, run_id: str, kind: str, version: int) -> str:
-    """What to open of a version, below `lance`, as things are: its pin, else the table itself."""
-    pinned = find(lance, run_id, kind, version) is not None
-    return folder(run_id, kind, version) if pinned else table(run_id, kind)
+    """What to open of a version, below `lance`, as things are: its pin, or the table where there is none.
+
+    Not a table that lost the version and has none after it: its newest may have fewer rows.
+    """
+    unpinned = find(lance, run_id, kind, version) is None
+    has_it = unpinned and newest(lance, run_id, kind) >= version
+    return table(run_id, kind) if has_it else folder(run_id, kind, version)
+
+
+def newest(lance: Path, run_id: str, kind: str) -> int:
+    """The newest version that a table has a manifest of; 0 where it has none."""
+    names = [path.stem for path in (lance / table(run_id, kind) / "_versions").glob("*.manifest")]
+    return max((_LAST - int(name) for name in names if name.isdecimal()), default=0)
 
 
 def is_pin(path: str) -> bool:

@@ -158,6 +158,8 @@ def _fault(con: duckdb.DuckDBPyConnection, path: Path) -> str:
     why = seals.fault(path)
     if why is not None:
         return why
+    if not path.is_dir():
+        return f"{path} is not there"
     try:
         con.execute(f"load {text(extension())}")
         con.execute(f"describe from {_SCAN}({text(path)})")

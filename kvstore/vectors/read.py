@@ -118,7 +118,10 @@ def opened(
     """
     path, version = tables.location(lance_dir, run_id, kind), (versions or {}).get(kind)
     pin = pins.find(lance_dir, run_id, kind, version) if version is not None else None
-    if pin is not None and whole and (why := seals.fault(pin)):
+    why = seals.fault(pin) if pin is not None and whole else ""
+    if pin is None and version is not None and pins.newest(lance_dir, run_id, kind) < version:
+        why = f"the manifest of version {version} of {path} is not there"
+    if why:
         raise StoreError(left_out.broken(left_out.LeftOut(run_id, kind, why)))
     with warehouse.reading(run_id, kind):
         if pin is not None:

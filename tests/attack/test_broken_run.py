@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from kvstore import check, optimizing, recipes, shell
+from kvstore import check, optimizing, recipes, shell, vectors
 from kvstore.errors import LeftOutWarning, NoSpaceError, StoreError
 from kvstore.query import run_analysis, run_sql
 from kvstore.store import Store
@@ -103,6 +103,18 @@ def test_views_show_the_other_runs_and_the_broken_one_is_named(
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         assert counts(store) == {"b": ROWS}
+
+
+def test_an_older_version_does_not_stand_for_one_that_is_lost(store: Store) -> None:
+    """It may have fewer rows."""
+    newest = min((store.lance / "a.patch_kv.lance" / "_versions").glob("*.manifest"))
+    (pin,) = store.lance.glob("at/a.patch_kv.*.lance")
+    newest.unlink()
+    shutil.rmtree(pin)
+    with pytest.warns(LeftOutWarning, match=r"patch_kv of run 'a' is left out: .* is not there; kvstore"):
+        assert counts(store) == {"b": ROWS}
+    with pytest.raises(StoreError, match=r"patch_kv of run 'a' cannot be read: .* is not there; kvstore"):
+        vectors.opened(store.lance, "a", "patch_kv", store.runs()[0]["versions"])
 
 
 @pytest.mark.parametrize("harm", [_lost, _empty, _flipped])
