@@ -1,13 +1,15 @@
 """Signals at random moments of small commands: ``python -m tests.fuzz.signals [TRIALS] [SEED] [COMMAND...]``.
 
 Each trial starts a command, sends SIGINT, SIGTERM or SIGHUP at a moment within its usual time (one in five a
-second time soon after), and looks at what is left: exit code, seconds to the end, state of the run, temporary
-files and tickets, `check`, and then whether the same command ends well and with the rows of an undisturbed
-one. Prints a line a trial and a table; exit code 1 when one was not as it should be.
+second time soon after; all but SIGTERM to its children, too, as terminals do), and looks at what is left:
+exit code, seconds to the end, state of the run, temporary files and tickets, `check`, and then whether the
+same command ends well and with the rows of an undisturbed one. Prints a line a trial and a table; exit code 1
+when one was not as it should be.
 """
 
 from __future__ import annotations
 
+import os
 import random
 import shutil
 import signal
@@ -16,6 +18,7 @@ import sys
 import tempfile
 import time
 from collections import Counter
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -55,6 +58,7 @@ COMMANDS = {
     "drop": Command(("drop", RUN, "--yes", "--store", "STORE"), "select count(*) from run"),
     "repair": Command(("repair", RUN, "--store", "STORE"), _ROWS, "broken"),
     "export": Command(("export", "shapes", "coco", "DIR/new", "--limit", "40")),
+    "backup": Command(("backup", "STORE", "DIR/new"), None),
     "search": Command(("search", *_SEARCH, "--store", "STORE"), _ROWS, reads=True),
     "sql": Command(("sql", _SUM, "--store", "STORE"), _ROWS, reads=True),
     "check": Command(("check", "--deep", "--store", "STORE"), _ROWS, reads=True),
@@ -85,7 +89,17 @@ def start(command: Command, folder: Path) -> subprocess.Popen[str]:
         stderr=subprocess.PIPE,
         text=True,
         preexec_fn=_heed_signals,
+        start_new_session=True,
     )
+
+
+def send(process: subprocess.Popen[str], number: signal.Signals) -> None:
+    """A signal as `kill` sends it, or a terminal."""
+    if number == signal.SIGTERM:
+        process.send_signal(number)
+    else:
+        with suppress(ProcessLookupError):
+            os.killpg(process.pid, number)
 
 
 def _heed_signals() -> None:
@@ -96,7 +110,9 @@ def _heed_signals() -> None:
 def shown(folder: Path, sql: str | None) -> list[Any]:
     """What a query finds; else the pages of reports and the files of an export that are there."""
     if sql is None:
-        return sorted(path.name for path in (*folder.glob("store/reports/*.html"), *folder.glob("new/**/*")))
+        return sorted(
+            path.name for path in (*folder.glob("store/reports/*.html"), *folder.glob("new/**/*.*"))
+        )
     with Store.open(folder / "store").connect() as con:
         return con.execute(sql).fetchall()
 
@@ -144,11 +160,11 @@ class Bench:
         root, number, twice = self.fresh(name), chance.choice(SIGNALS), chance.random() < 0.2
         process = start(COMMANDS[name], root)
         time.sleep(chance.uniform(0, self.seconds[name]))
-        process.send_signal(number)
+        send(process, number)
         sent = time.monotonic()
         if twice:
             time.sleep(chance.uniform(0, 0.3))
-            process.send_signal(number)
+            send(process, number)
         _, said = process.communicate(timeout=120)
         done = Trial(name, number, twice, process.returncode, time.monotonic() - sent, [])
         done.faults = [*self.at_once(done, said, root), *self.afterwards(done, root)]
@@ -164,7 +180,7 @@ class Bench:
         if done.code and ("Traceback" in said or "kvstore: " in said):
             faults.append("said: " + said.strip().splitlines()[-1][:150])
         if not done.twice:
-            faults += [f"left over {name}" for name in leftovers(root)]
+            faults += [f"left over {name}" for name in leftovers(root) if name != ".new.backup"]
         if COMMANDS[done.command].reads or not (root / "store" / "catalog.duckdb").exists():
             return faults
         store = Store.open(root / "store")
@@ -177,7 +193,7 @@ class Bench:
         command, once = COMMANDS[done.command], self.wanted[done.command]
         if command.reads:
             return []
-        if done.command not in ("drop", "export") or shown(root, command.shows) != once:
+        if done.command not in ("drop", "export", "backup") or shown(root, command.shows) != once:
             self.ended(start(command, root))
         found = shown(root, command.shows)
         faults = [] if found == once else [f"{found}, not {once}"]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import signal
 import subprocess
 import sys
@@ -163,3 +164,58 @@ program.main()
 """
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60)
     assert (done.returncode, done.stderr) == (-signal.SIGINT, "")
+
+
+APART = """
+import time
+from kvstore import apart, interrupts
+
+def work():
+    print("begins", flush=True)
+    list(apart.messages(time.sleep, 60))
+    return 0
+
+if __name__ == "__main__":
+    interrupts.run(work, ends=True)
+"""
+
+
+@pytest.mark.parametrize("delay", [0.05, 2.0])  # while the other process begins, and while it works
+@pytest.mark.parametrize(
+    ("number", "code"), [(signal.SIGINT, 130), (signal.SIGHUP, 129), (signal.SIGKILL, -9)]
+)
+def test_a_process_apart_says_nothing_at_a_terminals_signals_and_ends_with_its_parent(
+    number: signal.Signals, code: int, delay: float, tmp_path: Path
+) -> None:
+    """Ctrl-C reaches all processes of a terminal; a kill -9 only the one."""
+    (tmp_path / "apart.py").write_text(APART)
+    process = subprocess.Popen(
+        [sys.executable, tmp_path / "apart.py"],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        start_new_session=True,
+    )
+    assert process.stdout
+    assert process.stdout.readline() == "begins\n"
+    time.sleep(delay)
+    if number == signal.SIGKILL:
+        process.send_signal(number)
+    else:
+        os.killpg(process.pid, number)
+    said = process.communicate(timeout=30)
+    assert said == ("", "") or number == signal.SIGKILL  # amid the start of the other, which tells
+    assert process.returncode == code
+    until = time.monotonic() + 30
+    while is_there(process.pid) and time.monotonic() < until:
+        time.sleep(0.1)
+    assert not is_there(process.pid)
+
+
+def is_there(group: int) -> bool:
+    """Whether a process of the group is left."""
+    try:
+        os.killpg(group, 0)
+    except ProcessLookupError:
+        return False
+    return True

@@ -8,8 +8,9 @@ from typing import Any
 
 import pytest
 
-from kvstore import cli, recipes, report
+from kvstore import cli, interrupts, recipes, report
 from kvstore.errors import StoreError
+from kvstore.report import building
 from kvstore.report.published import Published
 from tests.stores import make_store
 
@@ -158,3 +159,20 @@ def test_reports_are_written_through_no_link(store: Any, tmp_path: Path) -> None
         aside.rename(place)
     assert sorted(path.name for path in mine.rglob("*")) == [".a.1.tmp", "letter", "old"]
     assert built(store) == ["unchanged"]
+
+
+def test_a_signal_is_no_failure_of_the_report_in_whose_query_it_came(
+    store: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """DuckDB makes an exception of its own of it."""
+
+    def interrupted(*arguments: Any) -> None:
+        monkeypatch.setattr(interrupts._State, "received", 2)
+        raise RuntimeError("Query interrupted")
+
+    record_of(store).unlink()
+    monkeypatch.setattr(building, "_content", interrupted)
+    with pytest.raises(interrupts.Interrupted):
+        built(store)
+    monkeypatch.undo()
+    assert not record_of(store).with_name("failure.json").exists()
