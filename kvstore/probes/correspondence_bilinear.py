@@ -5,9 +5,10 @@ to their image's size in pixels, bilinearly (torch's ``align_corners=False``), b
 source vector is that of the keypoint's pixel, and the prediction is the target pixel with the highest cosine
 similarity, the first of equals. A pixel's place is its number from the left and from the top, as that of
 SPair-71k's keypoints is: its upper left corner, not its centre. Data sets whose points are no such numbers,
-`shapes` among them, are matched by the same rule, half a pixel up and left of the pixel's centre: of 323 points
-in 60 drawn scenes (objects 139 pixels long) at most one changed sides by it at PCK@0.05 or 0.10. Where a grid's pixel box is not the whole
-image, patches lie where the box puts them, and beyond the outer ones' centres nothing changes.
+`shapes` among them, are matched by the same rule, half a pixel up and left of the pixel's centre: of 323
+points in 60 drawn scenes (objects 139 pixels long) at most one changed sides by it at PCK@0.05 or 0.10.
+Where a grid's pixel box is not the whole image, patches lie where the box puts them, and beyond the outer
+ones' centres nothing changes.
 
 Floors are position, the target pixel at the keypoint's own relative place, and chance, a pixel drawn at
 random.
