@@ -17,7 +17,7 @@ Cost and memory: the maps are never made (see `kvstore.upsampling`), and the res
 Reading and writing are those of `correspondence`. Finding the places costs 13 to 19 times as much where
 neighbours resemble each other (4 heads x 729 patches x 128 smoothed at random, 500 x 375 pixels, 7 to 50
 points a target: 22 to 62 ms on one core), and 150 to 500 times as much on maps of pure noise, where few cells
-can be passed over. Both together, over drawn scenes and image values of tiny-onevision: 1.9 times. Beside
+can be passed over. Both together, over drawn scenes and image values of tiny-onevision: 2 to 5 times. Beside
 what `correspondence` holds there are four products for each similarity and `upsampling.PIXELS` pixels.
 """
 

@@ -25,6 +25,7 @@ NAMES = (
     "many_runs",
     "memory",
     "matching",
+    "bilinear",
     "probe_memory",
     "coverage",
 )

@@ -14,7 +14,7 @@ import tempfile
 from pathlib import Path
 
 from kvstore import probes
-from kvstore.prefill import ingest
+from kvstore.prefill import ingest as engine
 from kvstore.prefill.options import Options
 from kvstore.store import Store
 from tests.bench.figure import Figure
@@ -28,19 +28,21 @@ def measure() -> list[Figure]:
     try:
         for split in ("test", "clips"):
             for images in (FEW, MANY):
-                _ingest(folder, split, images)
+                ingest(folder, split, images)
         return [_figure(folder, name) for name in probes.listing()]
     finally:
         shutil.rmtree(folder)
 
 
-def _ingest(folder: Path, split: str, images: int) -> None:
+def ingest(folder: Path, split: str, images: int) -> Store:
+    """A store of drawn scenes or frames, with image values of two layers."""
     options = Options(
         "shapes", "tiny-onevision", split=split, limit=images, sites=("value",), layers="3,4", run="run"
     )
-    plan, meter = ingest.plan(options), ingest.Meter()
+    plan, meter = engine.plan(options), engine.Meter()
     store = Store.open(folder / f"{split}{images}", create=True)
-    ingest.ingest(store, plan, ingest.look(plan, meter), meter)
+    engine.ingest(store, plan, engine.look(plan, meter), meter)
+    return store
 
 
 def _figure(folder: Path, probe: str) -> Figure:

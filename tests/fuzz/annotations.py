@@ -96,9 +96,10 @@ def _shorter(case: Case) -> bool:
     """Whether what comes of it only says less, as it may have been written."""
     lines = case.file.suffix in (".txt", ".xml")
     if not case.path:
-        return (case.way == "missing" and case.file.name in OPTIONAL) or (case.way == "cut" and lines)
-    may_lack = lines or bool(MAY_LACK & {*case.path[-2:]})
-    if case.way in ("null", "nothing", "list", "object") and may_lack:
+        may_lack = case.file.name in OPTIONAL or case.world.name == "folder"  # what is there, is all there is
+        return (case.way == "missing" and may_lack) or (case.way == "cut" and lines)
+    optional = lines or bool(MAY_LACK & {*case.path[-2:]})
+    if case.way in ("null", "nothing", "list", "object") and optional:
         return True
     if case.way == "list":
         return isinstance(breaking.value_at(case.file, case.path), list)
