@@ -13,8 +13,9 @@ def main() -> None:
     """Run the command that the process's arguments name, and exit with its code."""
     if signal.getsignal(signal.SIGINT) is signal.default_int_handler:
         signal.signal(signal.SIGINT, signal.SIG_DFL)
-    from kvstore import cli
+    from kvstore import cli, confined
 
+    confined.program()
     cli.main()
 
 

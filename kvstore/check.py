@@ -8,13 +8,13 @@ A check that cannot run is a finding as well: broken files make DuckDB and Lance
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
 import duckdb
 
-from kvstore import apart, left_out, query, recipes, warehouse
+from kvstore import apart, confined, left_out, query, recipes, warehouse
 
 
 @dataclass(frozen=True)
@@ -32,9 +32,9 @@ class Finding:
         return self.rows == 0
 
 
-def findings(con: duckdb.DuckDBPyConnection) -> list[Finding]:
+def findings(catalog: Path, lance: Path) -> list[Finding]:
     """Which runs can be read, and every check, in order of name."""
-    return [*_readable(con), *(_run(con, name, path) for name, path in _files().items())]
+    return list(read(catalog, lance, _files()))
 
 
 def findings_apart(catalog: Path, lance: Path) -> list[Finding]:
@@ -42,7 +42,7 @@ def findings_apart(catalog: Path, lance: Path) -> list[Finding]:
     left, found = _files(), {}
     while left:
         try:
-            for finding in apart.messages(read, catalog, lance, dict(left)):
+            for finding in apart.messages(_confined, read, catalog, lance, dict(left)):
                 found[finding.check] = finding
                 left.pop(finding.check, None)
         except apart.EndedError as ended:
@@ -57,10 +57,19 @@ def findings_apart(catalog: Path, lance: Path) -> list[Finding]:
 
 def read(catalog: Path, lance: Path, files: Mapping[str, Path]) -> Iterator[Finding]:
     """Which runs can be read, and the findings of these checks, in order."""
-    with warehouse.connect(catalog, lance) as con:
+    with warehouse.connect(catalog, lance, spill=confined.spill()) as con:
         yield from _readable(con)
         for name, path in files.items():
             yield _run(con, name, path)
+
+
+def _confined(
+    reader: Callable[..., Iterator[Finding]], catalog: Path, lance: Path, files: Mapping[str, Path]
+) -> Iterator[Finding]:
+    """What `reader` finds, in a process that from now on reads the store and the checks and nothing else."""
+    needed = [lance.parent, *{path.parent for path in files.values()}]
+    confined.confine(needed, [confined.spill().parent])
+    yield from reader(catalog, lance, files)
 
 
 def _readable(con: duckdb.DuckDBPyConnection) -> Iterator[Finding]:

@@ -11,12 +11,13 @@ import json
 import re
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import duckdb
 
-from kvstore import left_out, recipes, warehouse
+from kvstore import confined, left_out, recipes, statements, warehouse
 from kvstore.errors import QueryError, UnknownNameError, UsageError
 from kvstore.outside import reason, told
 
@@ -39,10 +40,50 @@ def grain(text: str) -> str:
     return re.sub(r"^--\s*(?:[\w-]+:\s*)?", "", first).strip() if first.startswith("--") else ""
 
 
+@dataclass(frozen=True)
+class Access:
+    """What SQL may do with files beside reading its store.
+
+    spill    folder for what does not fit into memory; None: DuckDB's own
+    files    read any of this machine
+    exports  files that ``copy ... to`` writes, and the folder in which each is made
+    """
+
+    spill: Path | None = None
+    files: bool = False
+    exports: Mapping[Path, Path] = field(default_factory=dict)
+
+
+STORE_ONLY = Access()
+
+
+@contextmanager
+def reading(store: Store, text: str = "", *, files: bool = False) -> Iterator[tuple[confined.Submit, Access]]:
+    """Where to run SQL: what submits work to a thread that reads the store alone, and what SQL may do there.
+
+    files    let it read any file, and write those that `text` exports to, outside the store: they are put in
+             their places at the end
+
+    The thread is confined in the program alone, see `confined.program`.
+    """
+    targets = statements.exports(text, store.root) if files else []
+    read, spill = [Path("/")] if files else [store.root], confined.spill()
+    with (
+        statements.written(targets) as folders,
+        confined.thread(read, [spill.parent, *folders.values()]) as submit,
+    ):
+        yield submit, Access(spill, files, folders)
+
+
 def run_sql(store: Store, text: str, params: Mapping[str, Any] | None = None) -> pa.Table:
     """The rows of the last statement of `text`; `QueryError` shows the SQL and its parameters."""
-    with stream(store, text, params) as rows:
-        return rows.read_all()
+    with reading(store) as (submit, access):
+
+        def rows() -> pa.Table:
+            with stream(store, text, params, access=access) as found:
+                return found.read_all()
+
+        return submit(rows).result()
 
 
 def run_analysis(store: Store, name: str, params: Mapping[str, Any] | None = None) -> pa.Table:
@@ -66,33 +107,42 @@ def analysis(name: str, params: Mapping[str, Any] | None = None) -> tuple[str, d
 
 @contextmanager
 def stream(
-    store: Store, text: str, params: Mapping[str, Any] | None = None, *, lossless: bool = False
+    store: Store,
+    text: str,
+    params: Mapping[str, Any] | None = None,
+    *,
+    lossless: bool = False,
+    access: Access = STORE_ONLY,
 ) -> Iterator[pa.RecordBatchReader]:
     """The rows of the last statement of `text`, batch by batch: memory is bounded whatever their number.
 
     lossless    what Arrow has no type for comes as DuckDB's extension types, else as the nearest type
+    access      what the SQL may do with files
+
+    To be used in the thread of `reading`: Lance's functions open what they are given where nothing confines.
     """
     values = dict(params or {})
     _refuse(text, values)
-    with store.connect() as con:
+    with store.connect(spill=access.spill, files=access.files) as con:
         con.execute("set arrow_lossless_conversion = $lossless", {"lossless": lossless})
         try:
-            yield execute(con, text, values).to_arrow_reader(10_000)
+            yield execute(con, text, values, access).to_arrow_reader(10_000)
         except (duckdb.Error, _arrow_error()) as error:
             raise QueryError(warehouse.explained(error), text, values) from error
 
 
 def execute(
-    con: duckdb.DuckDBPyConnection, text: str, params: Mapping[str, Any]
+    con: duckdb.DuckDBPyConnection, text: str, params: Mapping[str, Any], access: Access = STORE_ONLY
 ) -> duckdb.DuckDBPyConnection:
-    """Run every statement of `text` with the parameters that it names; the last one's rows are pending."""
-    statements = con.extract_statements(text)
-    if not statements:
-        raise UsageError("the SQL holds no statement")
-    for statement in statements:
-        values = {name: params[name] for name in statement.named_parameters}
-        left_out.warn_of(con, statement.query, values)
-        con.execute(statement, values)
+    """Run every statement of `text` with the parameters that it names; the last one's rows are pending.
+
+    `UsageError` for a statement that does not only read, see `kvstore.statements`.
+    """
+    for statement in statements.vetted(con, text, files=access.files):
+        exported = statements.export(statement)
+        given = {name: params[name] for name in statement.named_parameters}
+        left_out.warn_of(con, statement.query, given)
+        con.execute(exported.sql(access.exports[exported.target]) if exported else statement, given)
     return con
 
 
@@ -123,13 +173,8 @@ def _files() -> dict[str, Path]:
 
 
 def _parameters(text: str) -> set[str]:
-    """The ``$name`` parameters of an SQL text; none for a text that does not parse (running it says why)."""
-    try:
-        with duckdb.connect(":memory:") as con:
-            statements = con.extract_statements(text)
-    except duckdb.Error:
-        return set()
-    return {name for statement in statements for name in statement.named_parameters}
+    """The ``$name`` parameters of an SQL text."""
+    return {name for statement in statements.parsed(text) for name in statement.named_parameters}
 
 
 def _arrow_error() -> type[Exception]:

@@ -80,7 +80,7 @@ def search(store: Store, query: Query) -> list[Neighbour]:
     Equal similarities stand in the order of image and patch. Raises `UnknownNameError` and `UsageError` for
     what the run does not have.
     """
-    with store.connect() as con:
+    with store.tables() as con:
         run_id = only_run(con, query.run_id)
         stored = stored_layers(con, run_id)
         site = check_site(run_id, query.site, stored)

@@ -21,7 +21,7 @@ from typing import TYPE_CHECKING, Any
 
 import duckdb
 
-from kvstore import __version__, disk, interrupts, locks, pins, warehouse
+from kvstore import __version__, disk, interrupts, locks, pins, received, warehouse
 from kvstore.errors import (
     StoreBusyError,
     StoreError,
@@ -69,19 +69,24 @@ class Store:
     def open(cls, root: Path | str, *, create: bool = False) -> Store:
         """Open the store at `root`, made first when `create` and not there, upgraded when its format is old.
 
-        Raises `StoreError` for what is not a store or cannot be written, `StoreVersionError` for a store of
-        a newer kvstore.
+        Raises `StoreError` for what is not a store or cannot be written, or has files elsewhere,
+        `StoreVersionError` for a store of a newer kvstore.
         """
         store = cls(usable(local_path(root).expanduser().absolute()))
+        received.refuse_links(store.root)
         if not store.catalog.exists():
             store._make(create)
         if store._version() < FORMAT:
             store._upgrade()
         return store
 
-    def connect(self) -> duckdb.DuckDBPyConnection:
-        """A read-only snapshot with views and macros; close it yourself, it is a context manager."""
-        return warehouse.connect(self.catalog, self.lance)
+    def connect(self, *, spill: Path | None = None, files: bool = False) -> duckdb.DuckDBPyConnection:
+        """A read-only snapshot with views and macros; close it yourself, it is a context manager.
+
+        DuckDB opens no file outside, but for those in `spill`, and with `files` any. Lance's own functions
+        are held back by nothing here: ask a store that somebody sent by `tables`, or by the command line.
+        """
+        return warehouse.connect(self.catalog, self.lance, spill=spill, files=files)
 
     def tables(self) -> AbstractContextManager[duckdb.DuckDBPyConnection]:
         """A read-only snapshot of the catalog's tables alone: quicker than `connect`, no vectors."""
@@ -124,6 +129,8 @@ class Store:
             raise UsageError(
                 f"'{run_id}' is no run name; take a-z, 0-9, dot, dash, underscore: {run_name(run_id)}"
             )
+        for table in self._tables_of(run_id):
+            received.refuse_links_in(self.root, table)
         with disk.errors(self.root), locks.hold(self._locks / f"run.{run_id}.lock", f"run {run_id}"):
             yield
 
@@ -207,8 +214,7 @@ class Store:
         """Run every file of `sql/checks`; see `kvstore.check`."""
         from kvstore import check
 
-        with self.connect() as con:
-            return check.findings(con)
+        return check.findings(self.catalog, self.lance)
 
     @property
     def _locks(self) -> Path:
@@ -245,6 +251,7 @@ class Store:
         """The store's format; `StoreVersionError` for one that is newer than this kvstore."""
         try:
             with self.tables() as con:
+                received.refuse_views(con)
                 row = con.execute("select version, created_by from store").fetchone()
         except duckdb.Error as error:
             raise StoreError(f"{self.catalog} is not the catalog of a store: {reason(error)}") from error

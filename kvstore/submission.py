@@ -86,7 +86,7 @@ def check(probe: str, folder: Path) -> None:
 def write(store: Store, chosen: Chosen, folder: Path) -> int:
     """Write the masks into `folder`, new or empty, whole or not at all; how many files there are."""
     check(chosen.probe, folder)
-    with store.connect() as con, written_whole(folder) as aside:
+    with store.tables() as con, written_whole(folder) as aside:
         LAYOUTS[chosen.probe](con, chosen, aside)
         return sum(path.is_file() for path in aside.rglob("*"))
 

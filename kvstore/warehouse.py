@@ -5,6 +5,11 @@ the path in the variable `kvstore_lance`, which whoever opens the store sets: so
 nothing that can be written is attached. (A folder attached with `type lance` can: `drop table` there deletes
 a run's vectors.) What cannot be read is left out of them (`kvstore.left_out`).
 
+Every connection is closed when it has what it needs: DuckDB opens no other file then, whatever SQL, a view or
+a macro of a catalog that somebody sent asks for. Only the `lance` extension goes its own ways to files. So
+what needs no vectors does not load it, and what people's SQL and a store's views do by it is confined by the
+kernel (`kvstore.confined`).
+
 Making a view binds what it reads; while the catalog is changed, an empty stand-in of the same types takes
 the scan's place, so that a publish neither loads the extension (0.8 s, most of it DuckDB's check of its
 signature) nor depends on any run's files.
@@ -67,6 +72,20 @@ _SITE_OF = {"key": "key", "key_norm": "key", "value": "value", "value_norm": "va
 #: The extension's scan of one Lance table by its path; what its own replacement of `from 'x.lance'` calls.
 _SCAN = "__lance_scan"
 
+#: Settings that SQL may change in a closed connection.
+_FREE = (
+    *("threads", "memory_limit", "max_memory", "TimeZone", "Calendar", "default_order", "default_null_order"),
+    *("null_order", "arrow_lossless_conversion", "preserve_insertion_order", "enable_progress_bar"),
+    *("integer_division", "ieee_floating_point_ops", "search_path", "schema", "explain_output"),
+)
+
+#: The first statement of a connection: no password that the user keeps for DuckDB is looked for, nor found.
+NO_SECRETS = "set allow_persistent_secrets = false"
+#: The last statements before a connection is closed; `.safe_mode` of DuckDB's shell makes them itself.
+CLOSE = ("set enable_external_access = false", "set lock_configuration = true")
+
+#: What Lance says when the kernel refuses it a file.
+_DENIED = re.compile(r"Permission denied|os error 13")
 _verified = False  # DuckDB has checked the extension's signature in this process
 
 
@@ -82,6 +101,10 @@ def _unreadable(run_id: str, kind: str) -> str:
 
 def explained(error: BaseException) -> str:
     """Why a query failed, in a line; of a Lance table that cannot be read, which run's it is."""
+    if isinstance(error, duckdb.PermissionException):
+        return sentence("SQL reads its store and nothing else, without --allow-files", error)
+    if _DENIED.search(str(error)):
+        return sentence("SQL reads its store and nothing else", error)
     met = re.search(rf"([^/'\s]+)\.({'|'.join(TABLES)})(?:\.\d+)?\.lance\b", str(error))
     if met:
         return sentence(_unreadable(met[1], met[2]), error)
@@ -109,8 +132,14 @@ def extension() -> Path:
     return path
 
 
-def connect(catalog: Path, lance: Path) -> duckdb.DuckDBPyConnection:
-    """A connection that reads one snapshot of the catalog, with the run's vectors beside it."""
+def connect(
+    catalog: Path, lance: Path, *, spill: Path | None = None, files: bool = False
+) -> duckdb.DuckDBPyConnection:
+    """A connection that reads one snapshot of the catalog, with the run's vectors beside it.
+
+    spill  folder for what does not fit into memory; DuckDB's own default is the working folder
+    files  let SQL open other files of this machine, too
+    """
     global _verified
     # The signature's check reads all 250 MB of the extension: once in a process is enough.
     config: dict[str, str | bool | int | float | list[str]] = {
@@ -119,10 +148,11 @@ def connect(catalog: Path, lance: Path) -> duckdb.DuckDBPyConnection:
     }
     con = _memory(config)
     with _opening(con, catalog):
-        con.execute("set enable_progress_bar = false")  # DuckDB draws it on stdout, where data goes
+        if spill is not None:
+            con.execute(f"set temp_directory = {text(spill)}")
         for statement in attach_statements(catalog, lance):
             con.execute(statement)
-        for statement in _without_broken(con, lance):
+        for statement in (*_without_broken(con, lance), *close_statements(files=files)):
             con.execute(statement)
     _verified = True
     return con
@@ -130,7 +160,9 @@ def connect(catalog: Path, lance: Path) -> duckdb.DuckDBPyConnection:
 
 def opening_statements(catalog: Path, lance: Path) -> list[str]:
     """`attach_statements`, and what leaves out of the views what cannot be read now: for the shell."""
-    with catalog_only(catalog) as con:
+    with _memory({"python_enable_replacements": False}) as con, _opening(con, catalog):
+        con.execute(f"attach {text(catalog)} as kvstore (read_only)")
+        con.execute("use kvstore")
         return [*attach_statements(catalog, lance), *_without_broken(con, lance)]
 
 
@@ -170,6 +202,8 @@ def _fault(con: duckdb.DuckDBPyConnection, path: Path) -> str:
 
 def _memory(config: Mapping[str, str | bool | int | float | list[str]]) -> duckdb.DuckDBPyConnection:
     con = duckdb.connect(":memory:", config=dict(config))
+    con.execute(NO_SECRETS)
+    con.execute("set enable_progress_bar = false")  # DuckDB draws it on stdout, where data goes
     if os.environ.get("TZ") == "":  # UTC by POSIX; DuckDB makes a zone of it that nobody else knows
         con.execute("set timezone = 'UTC'")
     return con
@@ -192,12 +226,23 @@ def _opening(con: duckdb.DuckDBPyConnection, catalog: Path) -> Iterator[None]:
 
 
 @contextmanager
+def _reaching_out(catalog: Path) -> Iterator[None]:
+    """Say it of a catalog whose views or macros want another file: DuckDB has refused it."""
+    try:
+        yield
+    except duckdb.PermissionException as error:
+        raise StoreError(f"{catalog} reaches for a file out of its store: {reason(error)}") from error
+
+
+@contextmanager
 def catalog_only(catalog: Path) -> Iterator[duckdb.DuckDBPyConnection]:
     """A connection that reads one snapshot of the catalog's tables, without the vectors' 0.9 s of loading."""
-    with _memory({"python_enable_replacements": False}) as con:
+    with _reaching_out(catalog), _memory({"python_enable_replacements": False}) as con:
         with _opening(con, catalog):
             con.execute(f"attach {text(catalog)} as kvstore (read_only)")
             con.execute("use kvstore")
+            for statement in close_statements():
+                con.execute(statement)
         yield con
 
 
@@ -211,6 +256,21 @@ def attach_statements(catalog: Path, lance: Path) -> list[str]:
     ]
 
 
+def close_statements(*, files: bool = False) -> list[str]:
+    """What closes a connection that is set up: DuckDB opens no further file, and no SQL opens it again.
+
+    With `files` it opens those of this machine; extensions and the network stay closed.
+    """
+    allowed = ["set allowed_directories = ['/']"] if files else []
+    return [
+        "set autoinstall_known_extensions = false",
+        "set autoload_known_extensions = false",
+        f"set allowed_configs = [{', '.join(map(text, _FREE))}]",
+        *allowed,
+        *CLOSE,
+    ]
+
+
 @contextmanager
 def editing(path: Path, lance: Path) -> Iterator[duckdb.DuckDBPyConnection]:
     """A catalog file of one's own to change, in one transaction; then views and macros are made anew.
@@ -219,13 +279,20 @@ def editing(path: Path, lance: Path) -> Iterator[duckdb.DuckDBPyConnection]:
     """
     con = _memory({"python_enable_replacements": False})
     try:
-        con.execute(f"attach {text(path)} as kvstore")
-        con.execute("use kvstore")
-        con.execute("begin")
-        yield con
-        con.execute("commit")
-        _define(con, lance)
-        con.execute("checkpoint kvstore")
+        with _reaching_out(path):
+            con.execute(f"attach {text(path)} as kvstore")
+            con.execute("use kvstore")
+            for statement in close_statements():
+                con.execute(statement)
+            con.execute("begin")
+            yield con
+            con.execute("commit")
+            try:
+                _define(con, lance)
+            except (duckdb.CatalogException, duckdb.BinderException) as error:
+                told = f"the catalog has something else in place of a view: {reason(error)}"
+                raise StoreError(told) from error
+            con.execute("checkpoint kvstore")
     finally:
         con.close()  # on an error without a checkpoint: the file is then thrown away
 

@@ -119,9 +119,12 @@ def test_imports_point_one_way():
     assert strays("seals") == {}
     assert strays("pins", *told, "seals") == {}
     assert strays("left_out", *told) == {}
+    assert strays("received", *told, "recipes") == {}
+    assert strays("confined") == {}
+    assert strays("statements", *told) == {}
     reading = ("left_out", "pins", "seals")
     assert strays("warehouse", *ground, *reading, "recipes") == {}
-    assert strays("vectors", *ground, *reading, "warehouse") == {}
+    assert strays("vectors", *ground, *reading, "received", "warehouse") == {}
     publishing = ("disk", "interrupts", "locks")
     assert (
         strays("report", *ground, *publishing, "recipes", "query", "datasets", "images", "masks", "left_out")

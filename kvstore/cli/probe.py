@@ -53,7 +53,7 @@ def command(
     from kvstore.stored import only_run
 
     probe, opened = find(name), Store.open(store)
-    with opened.connect() as con:
+    with opened.tables() as con:
         run_id = only_run(con, run)
     if export:
         submission.check(name, export)

@@ -20,11 +20,15 @@ def command(
         bool, typer.Option("--print-init", help="Print the SQL that opens the store, for duckdb -init FILE.")
     ] = False,
     store: StoreOption = STORE,
+    allow_files: Annotated[
+        bool, typer.Option("--allow-files", help="Let SQL read any file; it writes none (kvstore sql can).")
+    ] = False,
     recipes: RecipesOption = None,
 ) -> None:
     """Open the DuckDB shell on the store, read-only.
 
-    Views, macros and the lance extension are in place. Further arguments go to duckdb.
+    It reads the store and nothing else, unless files are allowed. Views, macros and the lance extension are
+    in place. Further arguments go to duckdb.
 
     Example: echo "from run" | kvstore shell --store ./s -csv
     """
@@ -37,4 +41,4 @@ def command(
         with to_stdout():
             print(shell.init_sql(opened))
         return
-    raise typer.Exit(shell.run(opened, context.args))
+    raise typer.Exit(shell.run(opened, context.args, files=allow_files))

@@ -4,13 +4,18 @@ from __future__ import annotations
 
 import re
 import sys
+from contextlib import nullcontext
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from kvstore.cli.options import STORE, FormatOption, RecipesOption, StoreOption
+from kvstore.cli.options import STORE, Format, FormatOption, RecipesOption, StoreOption
 from kvstore.outside import local_path
+
+if TYPE_CHECKING:
+    from kvstore.query import Access
+    from kvstore.store import Store
 
 
 def command(
@@ -29,21 +34,40 @@ def command(
     ] = None,
     format: FormatOption = "table",  # noqa: A002
     store: StoreOption = STORE,
+    allow_files: Annotated[
+        bool,
+        typer.Option(
+            "--allow-files",
+            help="Let SQL read any file, and write with `copy ... to` outside of the store.",
+        ),
+    ] = False,
     recipes: RecipesOption = None,
 ) -> None:
     """Run SQL, or an analysis by name, on the store, read-only.
 
+    It reads the store and nothing else, unless files are allowed.
+
     Example: kvstore sql "select * from run" --format csv
     """
     from kvstore import query
-    from kvstore.cli import output
     from kvstore.interrupts import ending_at_once
     from kvstore.store import Store
 
     values = parameters(param or [])
     sql, values = _resolve(text, file, values)
-    with ending_at_once(), query.stream(Store.open(store), sql, values, lossless=True) as rows:
-        output.write(rows, format)
+    opened = Store.open(store)
+    # What a signal leaves of an export is to be cleaned up; else it may end the process at once.
+    at_once = nullcontext() if allow_files else ending_at_once()
+    with at_once, query.reading(opened, sql, files=allow_files) as (submit, access):
+        submit(_print, opened, sql, values, access, format).result()
+
+
+def _print(store: Store, sql: str, values: dict[str, Any], access: Access, fmt: Format) -> None:
+    from kvstore import query
+    from kvstore.cli import output
+
+    with query.stream(store, sql, values, lossless=True, access=access) as rows:
+        output.write(rows, fmt)
 
 
 def parameters(given: list[str]) -> dict[str, Any]:

@@ -90,7 +90,7 @@ def match(store: Store, request: Request, made: Callable[[Points], Way]) -> Outc
     Raises `UnknownNameError` and `UsageError` as `kvstore.probes.parts` and `kvstore.pairs.read_points` do.
     """
     run_id = request.run_id
-    with store.connect() as con:
+    with store.tables() as con:
         wanted = parts(con, request)
         points = read_points(con, run_id)
         way = made(points)

@@ -132,7 +132,7 @@ def score(store: Store, run_id: str, probe: str) -> None:
     """Make a probe's figures of the run by sql/analyses/bootstrap.sql, and replace the old ones."""
     text = locate("sql/analyses", "bootstrap", ".sql").read_text(encoding="utf-8")
     which = {"run": run_id, "probe": probe}
-    with store.connect() as con:
+    with store.tables() as con:
         figures = con.execute(text, which).to_arrow_table()
     with store.publish() as con:
         con.execute(_DROP_FIGURES, which)

@@ -63,7 +63,7 @@ class Work:
     def carry_out(self, store: Store, request: Request) -> Outcome:
         """Fill the table for the request, then `score` for the run; what is complete stays as it is."""
         run_id = request.run_id
-        with store.connect() as con:
+        with store.tables() as con:
             wanted = parts(con, request)
             done = Done.of(con, self.complete, {"run": run_id, "probe": self.probe, "items": self.items})
             scored = is_scored(con, run_id, self.probe, done)

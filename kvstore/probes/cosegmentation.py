@@ -68,7 +68,7 @@ def predict(store: Store, request: Request) -> Outcome:
     Raises what `kvstore.probes.parts` does, and `UsageError` when the data set has no masks or no category
     is in two images.
     """
-    with store.connect() as con:
+    with store.tables() as con:
         scenes = read_scenes(con, request.run_id)
     groups = gather(scenes, request.run_id)
     targets = Targets(scenes)

@@ -83,7 +83,7 @@ def predict(store: Store, request: Request) -> Outcome:
     Raises what `kvstore.probes.parts` does, and `UsageError` when the data set has no masks or no category
     has enough images.
     """
-    with store.connect() as con:
+    with store.tables() as con:
         scenes = read_scenes(con, request.run_id)
     episodes = draw(scenes, request.run_id)
     _forget_others(store, request.run_id, episodes)
@@ -147,7 +147,7 @@ def _forget_others(store: Store, run_id: str, episodes: Sequence[Episode]) -> No
             "label": [episode.category for episode in episodes],
         }
     )
-    with store.connect() as con:
+    with store.tables() as con:
         con.register("drawn", drawn)
         others = con.execute(_OTHERS, which).fetchall()
     if others:

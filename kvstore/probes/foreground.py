@@ -79,7 +79,7 @@ def predict(store: Store, request: Request) -> Outcome:
     Raises what `kvstore.probes.parts` does, and `UsageError` when the data set has no masks or a half has no
     image with both kinds of patches.
     """
-    with store.connect() as con:
+    with store.tables() as con:
         parts(con, request)
         scenes = read_scenes(con, request.run_id)
 

@@ -79,7 +79,7 @@ def predict(store: Store, request: Request) -> Outcome:
     the run has an expression of an object with a mask or only an encoder without a text tower is there to be
     compared.
     """
-    with store.connect() as con:
+    with store.tables() as con:
         request = comparable(con, request)
         asked = _read(con, request.run_id)
     targets = [target for one in asked for target in one.targets]

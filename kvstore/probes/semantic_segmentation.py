@@ -65,7 +65,7 @@ def predict(store: Store, request: Request) -> Outcome:
     Raises what `kvstore.probes.parts` and `kvstore.text_values.fill` do, and `UsageError` when the data set
     has no masks or only an encoder without a text tower is there to be compared.
     """
-    with store.connect() as con:
+    with store.tables() as con:
         request = comparable(con, request)
         scenes = read_scenes(con, request.run_id)
     names = [name for name in categories(scenes) if name != OTHER]

@@ -71,7 +71,7 @@ def predict(store: Store, request: Request) -> Outcome:
 
 def track(store: Store, request: Request, name: str) -> Outcome:
     """What `predict` does, as the probe `name`: `NAME` counts void as background, `VOID_OUT` not at all."""
-    with store.connect() as con:
+    with store.tables() as con:
         clips = read_clips(con, request.run_id)
 
     def made(part: Part | None, source: Source, how: Heads) -> Iterator[Prediction]:

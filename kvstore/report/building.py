@@ -21,7 +21,7 @@ from kvstore.report.blocks import Block, Chart, Gallery, Missing, Note, Table
 from kvstore.report.index import write_index
 from kvstore.report.keys import current_key, engine, fingerprint, key_of
 from kvstore.report.published import Published
-from kvstore.report.reading import Query
+from kvstore.report.reading import Query, asking
 from kvstore.report.recipe import Loaded, Recipe, load, read
 
 if TYPE_CHECKING:
@@ -91,8 +91,7 @@ def explain(name: str, error: Exception) -> str:
 def _build(store: Store, recipe: Recipe) -> None:
     started = time.monotonic()
     loaded = load(recipe)
-    with store.connect() as con:
-        query = Query(con)
+    with asking(store) as query:
         content = _content(store, recipe, loaded, query)
         calls = query.state()
         key = key_of(recipe, calls)

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from kvstore import __version__
 from kvstore.errors import KvstoreError
-from kvstore.report.reading import Query, replay
+from kvstore.report.reading import asking, replay
 from kvstore.report.recipe import Recipe
 
 if TYPE_CHECKING:
@@ -33,8 +33,8 @@ def current_key(store: Store, published: Published, recipe: Recipe) -> str | Non
     if record is None:
         return None
     try:
-        with store.connect() as con:
-            calls = replay(Query(con), record["calls"])
+        with asking(store) as query:
+            calls = replay(query, record["calls"])
     except (KvstoreError, TypeError):
         return None  # an analysis that is gone or fails now, or asks otherwise: build, and say so there
     return record["key"] if key_of(recipe, calls) == record["key"] else None

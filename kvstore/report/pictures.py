@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import hashlib
 import io
-from collections.abc import Mapping
-from typing import TYPE_CHECKING
+from collections.abc import Callable, Mapping
+from typing import TYPE_CHECKING, Any
 
 from kvstore import datasets, images
 from kvstore.contracts import ImageRecord
@@ -27,11 +27,20 @@ order by all
 """
 
 
+#: What calls a function that uses a connection: at once, or in the thread that the connection belongs to.
+Run = Callable[..., Any]
+
+
+def at_once(work: Callable[..., Any], *args: Any) -> Any:
+    """Call `work` here and now."""
+    return work(*args)
+
+
 class Pictures:
     """Images of a store by their sha256; each data set is loaded once."""
 
-    def __init__(self, con: duckdb.DuckDBPyConnection) -> None:
-        self._con = con
+    def __init__(self, con: duckdb.DuckDBPyConnection, run: Run = at_once) -> None:
+        self._con, self._run = con, run
         self._records: dict[str, Mapping[str, ImageRecord]] = {}
         self._found: dict[str, Thumbnail | str] = {}
 
@@ -44,7 +53,7 @@ class Pictures:
     def _read(self, sha256: str) -> Thumbnail | str:
         """From the first of its names whose file still holds it; else what the last of them met."""
         why = "the store knows no such image"
-        for dataset, file in self._con.execute(_WHERE, {"sha256": sha256}).fetchall():
+        for dataset, file in self._run(_named, self._con, sha256):
             try:
                 return _small(self._bytes(dataset, file, sha256), sha256)
             except (ImageError, KvstoreError) as error:
@@ -61,6 +70,10 @@ class Pictures:
         if hashlib.sha256(data).hexdigest() != sha256:
             raise ImageError("changed", f"{file!r} of {dataset} has changed since it was ingested")
         return data
+
+
+def _named(con: duckdb.DuckDBPyConnection, sha256: str) -> list[Any]:
+    return con.execute(_WHERE, {"sha256": sha256}).fetchall()
 
 
 def _small(data: bytes, sha256: str) -> Thumbnail:

@@ -5,6 +5,8 @@ from __future__ import annotations
 import hashlib
 import json
 import re
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -12,14 +14,15 @@ from kvstore import left_out
 from kvstore.errors import QueryError
 from kvstore.outside import reason
 from kvstore.query import analysis as analysis_sql
-from kvstore.query import execute
-from kvstore.report.pictures import Pictures
+from kvstore.query import execute, reading
+from kvstore.report.pictures import Pictures, Run, at_once
 
 if TYPE_CHECKING:
     import duckdb
     import polars as pl
 
     from kvstore.report.blocks import Thumbnail
+    from kvstore.store import Store
 
 #: Views over Lance: too large to read twice, so their version is that of the committed tables.
 _VECTORS = re.compile(r"\b(patch_kv|pooled_kv|patch_input|patch_encoder)\b", re.IGNORECASE)
@@ -64,14 +67,16 @@ class Query:
 
     Parameters that an analysis names and the call leaves out are null, which analyses read as "all".
     Asking twice reads once. `answers` keeps them in the order they were asked.
+
+    run    what calls a function that uses the connection: in the thread that may
     """
 
-    def __init__(self, con: duckdb.DuckDBPyConnection) -> None:
+    def __init__(self, con: duckdb.DuckDBPyConnection, run: Run = at_once) -> None:
         # One thread: a sum of floats is then nearly always the same bits, and for the rest see `settled`.
         con.execute("set threads = 1")
-        self._con = con
+        self._con, self._run = con, run
         self._answers: dict[str, Answer] = {}
-        self._pictures = Pictures(con)
+        self._pictures = Pictures(con, run)
         self._absent: dict[str, str] = {}
 
     @property
@@ -84,8 +89,9 @@ class Query:
         asked = json.dumps([analysis, params], sort_keys=True)
         if asked not in self._answers:
             sql, values = analysis_sql(analysis, params)
-            rows = _rows(self._con, analysis, sql, values)
-            self._answers[asked] = Answer(analysis, params, sql, rows, _version(self._con, sql, rows))
+            rows = self._run(_rows, self._con, analysis, sql, values)
+            version = self._run(_version, self._con, sql, rows)
+            self._answers[asked] = Answer(analysis, params, sql, rows, version)
         return self._answers[asked].rows
 
     def thumbnail(self, sha256: str) -> Thumbnail | None:
@@ -108,6 +114,20 @@ class Query:
         """
         absent = [{"absent": sha256} for sha256 in sorted(self._absent)]
         return [*(answer.state() for answer in self._answers.values()), *absent]
+
+
+@contextmanager
+def asking(store: Store) -> Iterator[Query]:
+    """A `Query` on a store, whose SQL reads the store and nothing else."""
+    with (
+        reading(store) as (submit, access),
+        submit(store.connect, spill=access.spill).result() as con,
+    ):
+        try:
+            yield Query(con, lambda work, *args: submit(work, *args).result())
+        except BaseException:
+            con.interrupt()  # a signal came: closing would wait for what runs
+            raise
 
 
 def _rows(con: duckdb.DuckDBPyConnection, analysis: str, sql: str, values: dict[str, Any]) -> pl.DataFrame:

@@ -20,7 +20,7 @@ import lance
 import numpy as np
 from lance.file import LanceFileReader
 
-from kvstore import left_out, pins, seals, warehouse
+from kvstore import left_out, pins, received, seals, warehouse
 from kvstore.contracts import Site
 from kvstore.errors import StoreError, UnknownNameError
 from kvstore.vectors import schema as tables
@@ -118,17 +118,19 @@ def opened(
     """
     path, version = tables.location(lance_dir, run_id, kind), (versions or {}).get(kind)
     pin = pins.find(lance_dir, run_id, kind, version) if version is not None else None
+    for folder in filter(None, (path, pin)):
+        received.refuse_links_in(lance_dir.parent, folder)
     why = seals.fault(pin) if pin is not None and whole else ""
     if pin is None and version is not None and pins.newest(lance_dir, run_id, kind) < version:
         why = f"the manifest of version {version} of {path} is not there"
     if why:
         raise StoreError(left_out.broken(left_out.LeftOut(run_id, kind, why)))
     with warehouse.reading(run_id, kind):
-        if pin is not None:
-            return lance.dataset(str(pin))
-        newest = lance.dataset(str(path))
-        there = version is not None and version in {found["version"] for found in newest.versions()}
-        return lance.dataset(str(path), version=version) if there else newest
+        dataset = lance.dataset(str(pin or path))
+        there = pin is None and version in {found["version"] for found in dataset.versions()}
+        dataset = lance.dataset(str(path), version=version) if there else dataset
+    received.refuse_other_bases(f"{kind} of run '{run_id}'", dataset)
+    return dataset
 
 
 class Reader:
