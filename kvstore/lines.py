@@ -2,14 +2,35 @@
 
 from __future__ import annotations
 
+import json
+import re
+
 #: Most characters of a line that is told to a user.
 LINE = 300
 _GAP = " ... "
 
 
+#: Lines as a program ends them, and tabs between what it writes.
+_LAYOUT = re.compile(r"([\n\t])")
+
+
 def printable(text: str) -> str:
     """Nothing that a terminal obeys: what is no printable character is written out, as ``\\x1b``."""
+    if text.isprintable():
+        return text
     return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)
+
+
+def visible(text: str) -> str:
+    """The same for text of many lines: ends of lines and tabs stay."""
+    return "".join(part if part in ("\n", "\t") else printable(part) for part in _LAYOUT.split(text))
+
+
+def in_json(text: str) -> str:
+    """The same for JSON, by its own escapes: what is written out is still the same value."""
+    if text.isprintable():
+        return text
+    return "".join(c if c.isprintable() else json.dumps(c)[1:-1] for c in text)
 
 
 def one_line(text: object, length: int = LINE) -> str:

@@ -121,6 +121,8 @@ def test_imports_point_one_way():
     assert strays("left_out", *told) == {}
     assert strays("received", *told, "recipes") == {}
     assert strays("confined") == {}
+    assert strays("terminal", "lines") == {}
+    assert strays("progress", "lines", "terminal") == {}
     assert strays("statements", *told) == {}
     reading = ("left_out", "pins", "seals")
     assert strays("warehouse", *ground, *reading, "recipes") == {}

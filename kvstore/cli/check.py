@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from kvstore.cli.options import STORE, FormatOption, RecipesOption, StoreOption
+from kvstore.lines import printable
 
 if TYPE_CHECKING:
     from kvstore.check import Finding
@@ -50,7 +51,7 @@ def command(
             what = finding.first
             if not what.startswith("cannot run: "):
                 what = f"{finding.rows} rows, first: {what}"
-            print(f"{finding.check}: {what}", file=sys.stderr)
+            print(printable(f"{finding.check}: {what}"), file=sys.stderr)
     if not all(finding.ok for finding in found):
         raise typer.Exit(1)
 

@@ -15,6 +15,7 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
+from kvstore import terminal
 from kvstore.errors import KvstoreError, LeftOutWarning
 from kvstore.lines import one_line
 from kvstore.outside import reason
@@ -131,6 +132,7 @@ def open_streams() -> None:
     ):
         if hasattr(stream, "reconfigure"):
             stream.reconfigure(encoding="utf-8", errors=errors)
+    terminal.guard()
 
 
 @contextmanager

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from pathlib import Path
@@ -9,6 +10,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from kvstore import terminal
 from kvstore.cli.options import (
     STORE,
     AnnotationsOption,
@@ -20,6 +22,7 @@ from kvstore.cli.options import (
     StoreOption,
     TrustOption,
 )
+from kvstore.lines import printable
 
 if TYPE_CHECKING:
     from kvstore.prefill.forecast import Forecast
@@ -162,26 +165,23 @@ def _report(outcome: Outcome, meter: Meter, store: Path) -> None:
 
 def _print(lines: Sequence[str]) -> None:
     for line in lines:
-        typer.echo(line, err=True)
+        print(printable(line), file=sys.stderr)
 
 
 def _loading() -> AbstractContextManager[object]:
     """A spinner on stderr, where that is a terminal."""
-    from rich.console import Console
-
-    console = Console(stderr=True)
+    console = terminal.console()
     return console.status("loading") if console.is_terminal else nullcontext()
 
 
 @contextmanager
 def _bar() -> Iterator[Meter]:
     """A meter drawn as a progress bar on stderr, where that is a terminal."""
-    from rich.console import Console
     from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
     from kvstore.prefill.ingest import Meter
 
-    console = Console(stderr=True)
+    console = terminal.console()
     columns = (
         TextColumn("{task.description}"),
         BarColumn(),

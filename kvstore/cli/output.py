@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 from kvstore.cli import values
 from kvstore.cli.ending import to_stdout
 from kvstore.errors import UsageError
-from kvstore.lines import printable
+from kvstore.lines import in_json, printable
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -71,8 +71,15 @@ def _arrow(rows: pa.RecordBatchReader) -> None:
             sink.write_batch(batch)
 
 
+class _Lines:
+    """Rows of CSV on stdout, ended as Unix ends lines; a cell with a carriage return is quoted, too."""
+
+    def write(self, row: str) -> None:
+        sys.stdout.write(row.removesuffix("\r\n") + "\n")
+
+
 def _csv(names: Sequence[str], rows: Iterable[tuple[Any, ...]]) -> None:
-    writer = csv.writer(sys.stdout, lineterminator="\n")
+    writer = csv.writer(_Lines(), lineterminator="\r\n")
     writer.writerow(names)
     for row in rows:
         writer.writerow([values.as_cell(value) for value in row])
@@ -80,15 +87,16 @@ def _csv(names: Sequence[str], rows: Iterable[tuple[Any, ...]]) -> None:
 
 def _json(names: Sequence[str], rows: Iterable[tuple[Any, ...]]) -> None:
     """One array of objects, an object a line."""
-    opening = "["
+    opening, shown = "[", in_json if sys.stdout.isatty() else str
     for row in rows:
-        print(opening + values.as_json(dict(zip(names, row, strict=True))), end="")
+        print(opening + shown(values.as_json(dict(zip(names, row, strict=True)))), end="")
         opening = ",\n "
     print("]" if opening != "[" else "[]")
 
 
 def _table(names: Sequence[str], rows: Iterator[tuple[Any, ...]]) -> None:
     shown = list(itertools.islice(rows, MAX_ROWS))
+    names = [_short(name) for name in names]
     cells = [[_short(value) for value in row] for row in shown]
     widths = [max(map(len, column)) for column in zip(names, *cells, strict=True)]
     right = [all(_is_number(row[i]) for row in shown) and bool(shown) for i in range(len(names))]

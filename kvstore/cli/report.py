@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from kvstore.cli.options import STORE, FormatOption, RecipesOption, StoreOption
+from kvstore.lines import in_json
 
 if TYPE_CHECKING:
     from kvstore.report import Outcome
@@ -103,7 +104,8 @@ def status(
 
     found = [asdict(state) for state in report.status(Store.open(store))]
     if as_json:
-        print(json.dumps(found, indent=2, ensure_ascii=False))
+        text = json.dumps(found, indent=2, ensure_ascii=False)
+        print("\n".join(map(in_json if sys.stdout.isatty() else str, text.split("\n"))))
     else:
         output.write_records(found, ("report", "state", "built_at", "page", "error"), "table")
     if any(state["state"] != "fresh" for state in found):
