@@ -52,7 +52,8 @@ class Verdict:
             return ""
         part = self.broken[0]
         where = part.kind if part.image_id is None else f"image {part.image_id} in {part.kind}"
-        return f"{where}: {part.why}; kvstore repair {self.run_id}"
+        remedy = f"; kvstore repair {self.run_id}"
+        return f"{where}: {part.why.removesuffix(remedy)}{remedy}"
 
     @property
     def doubt(self) -> str:

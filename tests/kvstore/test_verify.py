@@ -264,6 +264,7 @@ def test_a_table_broken_as_a_whole_is_told_with_the_way_out(store: Store):
     for file in (tables.location(store.lance, RUN, tables.PATCH_SPAN) / "data").glob("*"):
         file.write_bytes(b"")
     assert verdict(store).broken[0].kind == tables.PATCH_SPAN
+    assert verdict(store).first.count("kvstore repair") == 1
     with pytest.raises(StoreError, match=rf"patch_span of run {RUN} is broken .*; kvstore drop {RUN} --now"):
         repair(store, RUN)
 
