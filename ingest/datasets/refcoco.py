@@ -143,8 +143,10 @@ def _texts(path: Path, place: int, ref: Row, notes: Notes) -> list[tuple[Id | No
             notes.add("expressions that are no text", where)
         elif not text.strip():
             notes.add("expressions without a word", where)
+        elif (said := (identity(sentence.get("sent_id")), sound(text))) in found and said[0] is not None:
+            notes.add("sentences listed twice, taken once", where, lost=False)
         else:
-            found.append((identity(sentence.get("sent_id")), sound(text)))
+            found.append(said)
     return found
 
 

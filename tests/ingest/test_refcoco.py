@@ -339,6 +339,15 @@ def test_what_is_no_expression_is_told_and_never_none(tmp_path: Path, ending: st
     }
 
 
+def test_a_sentence_listed_twice_is_taken_once_and_two_that_say_the_same_are_two(tmp_path: Path) -> None:
+    sentences = [{"sent_id": number, "sent": "left cat"} for number in (7, 7, 8)]
+    make(tmp_path, refs=[ref(20, 2) | {"sentences": sentences}])
+    dataset = datasets.load("refcoco", tmp_path)
+    assert [said(image) for image in annotated(dataset)] == [[(20, "left cat"), (20, "left cat")]]
+    told = ("sentences listed twice, taken once", "refs(unc).p, [0].sentences[1]", 1, False)
+    assert noted(dataset.notes) == {told}
+
+
 def test_expressions_for_an_object_without_a_place_are_told(tmp_path: Path) -> None:
     objects = [instance(20, 2), instance(21, 2, segmentation=[], bbox=[None] * 4)]
     objects[1]["segmentation"] = None
