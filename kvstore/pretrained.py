@@ -14,6 +14,7 @@ from typing import Any
 
 from kvstore import model_code, model_files, outside
 from kvstore.errors import ModelError
+from kvstore.limits import within_limits
 from kvstore.lines import one_line
 
 #: What helps with most files that cannot be read.
@@ -80,9 +81,17 @@ def tokenizer(folder: Path, *, trusted: bool) -> Any:
     # the folder's files are meant, wherever the settings say that these files were when they were saved
     files = {name: None for name in settings if name.endswith("_file")}
     with told(f"the tokenizer in '{folder}' cannot be loaded", AGAIN):
-        return AutoTokenizer.from_pretrained(
+        found = AutoTokenizer.from_pretrained(
             folder, config=made, trust_remote_code=own, local_files_only=True, **files
         )
+    within_limits(f"the tokenizer in '{folder}'", AGAIN, lambda: _try(folder, found))
+    return found
+
+
+def _try(folder: Path, found: Any) -> None:
+    """Take the letters of English apart, each one of which a tokenizer might multiply."""
+    with told(f"the tokenizer in '{folder}' cannot be used", AGAIN):
+        found("".join(map(chr, range(32, 127))))
 
 
 def _has_tokenizer(settings: dict[str, Any]) -> bool:

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 from kvstore import model_files
 from kvstore.errors import ModelError, UsageError
+from kvstore.limits import within_limits
 from kvstore.models import Loaded
 from kvstore.pretrained import AGAIN, told
 
@@ -43,7 +45,7 @@ def prompt(loaded: Loaded, prefix: str = "") -> str:
 
 def prompt_ids(loaded: Loaded, prefix: str = "") -> list[int]:
     """Token ids before the first image token, as the real processor makes them of the whole prompt."""
-    ids = _ids(loaded, "".join(_rendered(loaded, prefix)))
+    ids = _prompt_ids(loaded, prefix)
     return ids[: ids.index(loaded.image_token_id)]
 
 
@@ -53,7 +55,24 @@ def question_ids(loaded: Loaded, question: str, images: int, prefix: str = "") -
     `prefix` stands right before the first image, as in `prompt`. Raises `UsageError` for a question that
     holds the placeholder.
     """
-    return _ids(loaded, "".join(_rendered(loaded, prefix, images, question)))
+    return _prompt_ids(loaded, prefix, images, question)
+
+
+#: Templates, with their tokenizers' folders, of which a prompt was made within the limits. Only the first
+#: is: a fork for each of many questions would take longer than they.
+_TRIED: set[tuple[Path, str]] = set()
+
+
+def _prompt_ids(loaded: Loaded, prefix: str, images: int = 1, question: str | None = None) -> list[int]:
+    def made() -> list[int]:
+        return _ids(loaded, "".join(_rendered(loaded, prefix, images, question)))
+
+    tried = loaded.folder, loaded.chat_template
+    if tried in _TRIED:
+        return made()
+    ids = within_limits(f"a prompt by the chat template in '{loaded.folder}'", _TEMPLATE, made)
+    _TRIED.add(tried)
+    return ids
 
 
 def _ids(loaded: Loaded, text: str) -> list[int]:

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import pickle
+import resource
+import shutil
 import subprocess
 import sys
 import threading
@@ -15,9 +17,10 @@ from typing import Any
 import pytest
 from PIL import Image
 
-from kvstore import datasets, images, plain_pickle
+from kvstore import datasets, images, limits, models, plain_pickle, pretrained, prompting
 from kvstore.budget import Budget
-from kvstore.errors import DatasetError, ImageError
+from kvstore.errors import DatasetError, ImageError, ModelError, UsageError
+from tests import tiny
 
 # ------------------------------------------------------------------------------------------ pixels
 
@@ -142,3 +145,71 @@ def test_numbers_have_64_bits_so_that_no_dict_of_them_is_slow(tmp_path: Path):
     assert [(note.kind, note.count) for note in loaded.notes] == [
         ("images without a usable id or file name", 35)
     ]
+
+
+# ------------------------------------------------------------------------------- text of a model's folder
+
+
+@pytest.fixture
+def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A tiny model, of which nothing is known yet, and a second for each of its texts."""
+    monkeypatch.setattr(limits, "SECONDS", 1)
+    monkeypatch.setattr(prompting, "_TRIED", set())
+    pretrained.tokenizer.cache_clear()
+    return Path(shutil.copytree(tiny.loaded("tiny-onevision").folder, tmp_path / "model"))
+
+
+def prompted(folder: Path) -> list[int]:
+    return prompting.prompt_ids(models.load_config(str(folder)), "so ")
+
+
+def test_a_prompt_made_within_limits_is_the_prompt(folder: Path):
+    assert prompted(folder) == prompting.prompt_ids(tiny.loaded("tiny-onevision"), "so ")
+
+
+@pytest.mark.parametrize(
+    ("template", "most"),
+    [
+        ("{% for i in range(99999) %}{% for j in range(99999) %}{% endfor %}{% endfor %}", "1 s"),
+        ("{{ (10 ** (10 ** 8)) % 7 }}", "1 s"),
+        ("{{ 'a' * 10 ** 9 }}", "512 MiB of memory"),
+        ("{{ '%1000000000s' % 'a' }}", "512 MiB of memory"),
+        (
+            "{% set n = namespace(x='a') %}{% for i in range(60) %}{% set n.x = n.x ~ n.x %}{% endfor %}",
+            "512",
+        ),
+    ],
+)
+def test_a_template_that_loops_or_multiplies_text_is_refused(folder: Path, template: str, most: str):
+    (folder / "chat_template.jinja").write_text(template + "<image>")
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    with pytest.raises(ModelError) as caught:
+        prompted(folder)
+    assert f"the chat template in '{folder}' takes more than {most}" in str(caught.value)
+    assert (
+        resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before < 100_000
+    )  # kB: it was another's memory
+
+
+def test_a_tokenizer_that_multiplies_text_is_refused(folder: Path, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr(limits, "SECONDS", 20)
+    double = {"type": "Replace", "pattern": {"String": "e"}, "content": "e" * 64}
+    path = folder / "tokenizer.json"
+    settings = {
+        **json.loads(path.read_text()),
+        "normalizer": {"type": "Sequence", "normalizers": [double] * 6},
+    }
+    path.write_text(json.dumps(settings))
+    with pytest.raises(ModelError, match=r"the tokenizer in .* takes more than 512 MiB of memory"):
+        prompted(folder)
+
+
+def test_what_is_wrong_is_told_as_without_limits(folder: Path):
+    with pytest.raises(UsageError, match="the prefix holds '<image>'"):
+        prompting.prompt_ids(models.load_config(str(folder)), "an <image>")
+    (folder / "chat_template.jinja").write_text("{{ raise_exception('no images') }}")
+    with pytest.raises(ModelError, match="cannot be rendered with an image: no images") as caught:
+        prompted(folder)
+    assert "TemplateError" in caught.value.details  # what --debug shows
+    with pytest.raises(RuntimeError, match="ZeroDivisionError"):  # a fault of kvstore's own stays one
+        limits.within_limits("division", "", lambda: 1 // 0)
