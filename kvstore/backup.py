@@ -17,7 +17,7 @@ from dataclasses import dataclass
 from io import FileIO
 from pathlib import Path
 
-from kvstore import disk, interrupts, locks, pins, verify
+from kvstore import disk, durable, interrupts, locks, pins, verify
 from kvstore.errors import NoSpaceError, StoreError, UsageError
 from kvstore.progress import track
 from kvstore.repair import tasks
@@ -87,9 +87,9 @@ def backup(store: Store, target: Path) -> Copied:
         with interrupts.shielded():
             shutil.rmtree(copy.root / "locks")
             copy.catalog.rename(copy.root / store.catalog.name)
-            _sync_folders(copy.root)
+            durable.sync(Path(home) for home, _, _ in os.walk(copy.root))
             copy.root.rename(target)
-            _sync(target.parent)
+            durable.sync([target.parent])
     return done
 
 
@@ -119,10 +119,11 @@ def _copied(store: Store, copy: Store) -> Copied:
                 tell(file.size)
             else:
                 _copy(file.source, file.target, tell)
-    todo = tasks(copy)
+    todo, made = tasks(copy), list[Path]()
     for task in todo:
         for kind, version in task.versions.items():
-            pins.pin(copy.lance, task.run_id, kind, version)
+            pins.pin(copy.lance, task.run_id, kind, version, made)
+    pins.sync(made)
     with track("verifying", sum(task.parts for task in todo), "block") as advance:
         verdicts = [verify.verify(task, advance) for task in todo]
     _compare(files, {verdict.run_id for verdict in verdicts if verdict.broken or verdict.unsummed})
@@ -227,16 +228,3 @@ def _chunk(old: FileIO, new: FileIO) -> int:
                 raise
     data = old.read(CHUNK)
     return new.write(data) if data else 0
-
-
-def _sync_folders(root: Path) -> None:
-    for home, _, _ in os.walk(root, topdown=False):
-        _sync(Path(home))
-
-
-def _sync(folder: Path) -> None:
-    descriptor = os.open(folder, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)

@@ -13,13 +13,13 @@ from __future__ import annotations
 import os
 import re
 import shutil
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import suppress
 from datetime import datetime, timedelta
 from itertools import pairwise
 from pathlib import Path
 
-from kvstore import seals
+from kvstore import durable, seals
 from kvstore.errors import StoreError
 from kvstore.lines import shortened
 from kvstore.names import unfit
@@ -47,10 +47,23 @@ def _fit(name: str) -> str:
     return name
 
 
-def pin(lance: Path, run_id: str, kind: str, version: int) -> str:
-    """Pin a version if need be; what to open, below `lance`: where that cannot be done, the table itself."""
+def manifest(version: int) -> str:
+    """The file in a table's folder that says what a version is."""
+    return f"_versions/{_LAST - version}.manifest"
+
+
+def version_of(number: int) -> int:
+    """The version whose manifest is named by this number."""
+    return _LAST - number
+
+
+def pin(lance: Path, run_id: str, kind: str, version: int, made: list[Path]) -> str:
+    """Pin a version if need be; what to open, below `lance`: where that cannot be done, the table itself.
+
+    A pin that is made is added to `made`, to be brought to the disk with others (`sync`).
+    """
     theirs = versioned(lance, run_id, kind, version)
-    ours = lance / folder(run_id, kind, version) / _manifest(version)
+    ours = lance / folder(run_id, kind, version) / manifest(version)
     if _same(ours, theirs):
         return folder(run_id, kind, version)
     if not theirs.is_file():  # cleaned up since: a pin that was made in time still has it
@@ -59,7 +72,14 @@ def pin(lance: Path, run_id: str, kind: str, version: int) -> str:
         _make(ours, theirs, table(run_id, kind))
     except OSError:
         return table(run_id, kind)
+    made.append(ours.parents[1])
     return folder(run_id, kind, version)
+
+
+def sync(made: Iterable[Path]) -> None:
+    """Wait until pins that were made are on disk."""
+    for_each = ((home, *home.glob("_versions"), *home.glob("*.json"), *home.parents[:2]) for home in made)
+    durable.sync(path for paths in for_each for path in paths)
 
 
 def at(lance: Path, run_id: str, kind: str, version: int) -> str:
@@ -86,7 +106,7 @@ def is_pin(path: str) -> bool:
 def find(lance: Path, run_id: str, kind: str, version: int) -> Path | None:
     """The pin of a version, if there is one."""
     found = lance / folder(run_id, kind, version)
-    return found if (found / _manifest(version)).is_file() else None
+    return found if (found / manifest(version)).is_file() else None
 
 
 def files(lance: Path, run_id: str, kind: str, version: int) -> tuple[Path, list[Path]]:
@@ -97,26 +117,45 @@ def files(lance: Path, run_id: str, kind: str, version: int) -> tuple[Path, list
     home = lance / table(run_id, kind)
     if link := next((home / part for part in _LINKED if (home / part).is_symlink()), None):
         raise StoreError(f"{link} is a link; put the folder that it leads to in its place")
-    manifest = (find(lance, run_id, kind, version) or home) / _manifest(version)
+    said = (find(lance, run_id, kind, version) or home) / manifest(version)
     try:
-        data, indices = seals.named(manifest.read_bytes())
+        data, indices = seals.named(said.read_bytes())
     except ValueError as error:
-        raise StoreError(f"{manifest} is not what was stored ({error}); kvstore repair {run_id}") from error
+        raise StoreError(f"{said} is not what was stored ({error}); kvstore repair {run_id}") from error
     found = [home / "data" / _fit(name) for name in data]
     for part in (*(f"_indices/{uuid}" for uuid in indices), "_deletions"):
         found += [path for path in sorted((home / part).rglob("*")) if path.is_file()]
-    return manifest, found
+    return said, found
 
 
 def versioned(lance: Path, run_id: str, kind: str, version: int) -> Path:
     """Where a table has the manifest of a version."""
-    return lance / table(run_id, kind) / _manifest(version)
+    return lance / table(run_id, kind) / manifest(version)
 
 
 def remove(lance: Path, run_id: str, kind: str | None = None) -> None:
     """Remove the pins of a run, or of one of its tables."""
     for name, path in _pins(lance):
         if name[0] == run_id and kind in (None, name[1]):
+            shutil.rmtree(path, ignore_errors=True)
+
+
+def pinned(lance: Path, run_id: str, kind: str) -> set[int]:
+    """The versions of a run's table that are pinned."""
+    home = lance / table(run_id, kind)
+    found = {name[2]: path for name, path in _pins(lance) if name[:2] == (run_id, kind)}
+    return {
+        version
+        for version, path in found.items()
+        if (theirs := home / manifest(version)).is_file() and _is(path / manifest(version), theirs)
+    }
+
+
+def remove_lost(lance: Path, run_id: str, kind: str) -> None:
+    """Remove the pins of versions that a table has not, or no longer under their number."""
+    sound = pinned(lance, run_id, kind)
+    for name, path in _pins(lance):
+        if name[:2] == (run_id, kind) and name[2] not in sound:
             shutil.rmtree(path, ignore_errors=True)
 
 
@@ -129,10 +168,6 @@ def clean(lance: Path, run_id: str, kind: str, keep: timedelta) -> None:
             shutil.rmtree(path, ignore_errors=True)
 
 
-def _manifest(version: int) -> str:
-    return f"_versions/{_LAST - version}.manifest"
-
-
 def _same(ours: Path, theirs: Path) -> bool:
     """Whether a pin is whole and of this manifest, not of one that a removed table had under the number.
 
@@ -141,9 +176,14 @@ def _same(ours: Path, theirs: Path) -> bool:
     home = ours.parents[1]
     if not ours.is_file() or not all((home / part).is_symlink() for part in _LINKED):
         return False
-    if theirs.is_file() and (ours.samefile(theirs) or ours.read_bytes() == theirs.read_bytes()):
+    if theirs.is_file() and _is(ours, theirs):
         return True
     return seals.fault(home) == ""
+
+
+def _is(ours: Path, theirs: Path) -> bool:
+    """Whether a pin's manifest is the table's."""
+    return ours.is_file() and (ours.samefile(theirs) or ours.read_bytes() == theirs.read_bytes())
 
 
 def _make(ours: Path, theirs: Path, name: str) -> None:

@@ -7,9 +7,9 @@ which of it was made of broken ones.
 
 from __future__ import annotations
 
-import shutil
 from collections.abc import Collection
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from kvstore import pins, vectors, verify
@@ -17,14 +17,13 @@ from kvstore.errors import StoreError, UnknownNameError
 from kvstore.outside import told
 from kvstore.prefill import record
 from kvstore.vectors import schema as tables
-from kvstore.vectors import without
+from kvstore.vectors import without, write
 
 if TYPE_CHECKING:
     from kvstore.store import Store
 
 #: Tables that a probe and an ingest make again where they are not there.
 _MADE_WHEN_NEEDED = {*tables.TEXTS, tables.KEY_MOMENT}
-_MADE_OF_VECTORS = ("key_stat", "match", "segment", "mask", "score")
 
 
 @dataclass(frozen=True)
@@ -68,8 +67,10 @@ def repair(store: Store, run_id: str) -> Repaired:
     (task,) = tasks(store, run_id)
     remedy = f"kvstore drop {run_id} --now, and ingest it again"
     with told(f"run {run_id} cannot be repaired", remedy, StoreError), store.hold(run_id):
+        made: list[Path] = []
         for kind, version in task.versions.items():
-            pins.pin(store.lance, run_id, kind, version)
+            pins.pin(store.lance, run_id, kind, version, made)
+        pins.sync(made)
         vectors.rewind(store.lance, run_id, task.versions)
         verdict = verify.verify(task)
         lost = [
@@ -88,13 +89,12 @@ def _mend(store: Store, task: verify.Task, verdict: verify.Verdict) -> Repaired:
     versions, indices = without.indexed(store.lance, task.run_id, stale), sorted(stale)
     if torn:
         versions |= without.images(store.lance, task.run_id, task.versions, torn)
-        shutil.rmtree(tables.location(store.lance, task.run_id, tables.KEY_MOMENT), ignore_errors=True)
+        write.remove(store.lance, task.run_id, tables.KEY_MOMENT)
     anew = sorted({part.kind for part in verdict.broken} & _MADE_WHEN_NEEDED)
     texts = [tables.TEXT_CHECKSUM, *tables.TEXTS] if set(anew) & set(tables.TEXTS) else []
     derived = _forget(store, task.run_id, torn, versions, texts)
     for kind in (*anew, *texts):
-        pins.remove(store.lance, task.run_id, kind)
-        shutil.rmtree(tables.location(store.lance, task.run_id, kind), ignore_errors=True)
+        write.remove(store.lance, task.run_id, kind)
     return Repaired(sorted(torn), indices, derived, anew)
 
 
@@ -102,24 +102,10 @@ def _forget(
     store: Store, run_id: str, images: Collection[int], versions: dict[str, int], gone_tables: Collection[str]
 ) -> int:
     """The catalog's side; how many predictions and figures went."""
-    gone = 0
     with store.publish() as con:
-        con.execute(
-            "delete from token_grid where run_id = $run and image_id in (select unnest($images::bigint[]))",
-            {"run": run_id, "images": list(images)},
-        )
-        for table in _MADE_OF_VECTORS if images or gone_tables else ():
-            if table == "key_stat" and not images:
-                continue
-            row = con.execute(f"select count(*) from {table} where run_id = $run", {"run": run_id}).fetchone()
-            gone += int(row[0]) if row and table != "key_stat" else 0
-            con.execute(f"delete from {table} where run_id = $run", {"run": run_id})
-        if images:
-            con.execute(
-                "update run set state = 'interrupted', images = "
-                "(select count(distinct image_id) from token_grid where run_id = $run) where run_id = $run",
-                {"run": run_id},
-            )
+        gone = record.forget(con, run_id, images)
+        if gone_tables and not images:
+            gone = record.forget_made(con, run_id)
         record.set_versions(con, run_id, versions)
         con.execute(
             "update run set versions = map_from_entries(list_filter(map_entries(versions), "

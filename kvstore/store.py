@@ -21,7 +21,7 @@ from typing import TYPE_CHECKING, Any
 
 import duckdb
 
-from kvstore import __version__, disk, interrupts, locks, pins, received, warehouse
+from kvstore import __version__, disk, durable, interrupts, locks, pins, received, warehouse
 from kvstore.errors import (
     StoreBusyError,
     StoreError,
@@ -110,12 +110,11 @@ class Store:
             try:
                 if self.catalog.exists():
                     disk.require(self.root, self.catalog.stat().st_size + _ROOM)
+                    copy.touch(0o600)  # what it holds is for those who may read the catalog
                     shutil.copyfile(self.catalog, copy)
                 with warehouse.editing(copy, self.lance) as con:
                     yield con
-                _sync(copy)
-                copy.replace(self.catalog)
-                _sync(self.root)
+                durable.replace(copy, self.catalog)
             finally:
                 _remove_copy(copy)
 
@@ -223,6 +222,11 @@ class Store:
     def _make(self, create: bool) -> None:
         if self.root.exists() and not self.root.is_dir():
             raise StoreError(f"{self.root} is a file; a store is a folder")
+        if next(self.lance.glob("*.lance"), None):
+            raise StoreError(
+                f"{self.catalog} is lost, and its vectors are there: put it back from a backup, or remove "
+                f"{self.lance} to begin anew"
+            )
         if not create:
             raise StoreError(f"no store at {self.root}; `kvstore ingest ... --store {self.root}` makes one")
         strange = [] if not self.root.exists() else [p.name for p in self.root.iterdir() if not _own(p)]
@@ -231,7 +235,7 @@ class Store:
                 f"{self.root} is not a store and not empty (it has {strange[0]}); give a new or empty folder"
             )
         with disk.errors(self.root):
-            self.lance.mkdir(parents=True, exist_ok=True)
+            durable.make_folder(self.lance)
         with self.publish() as con:  # a second process may have made it while this one waited: then no change
             warehouse.create_tables(con)
             con.execute(
@@ -338,14 +342,6 @@ def usable(root: Path) -> Path:
 def _own(path: Path) -> bool:
     """Is this what an unfinished making of a store leaves in its folder?"""
     return path.name in ("lance", "locks") or path.name.startswith("catalog.duckdb.")
-
-
-def _sync(path: Path) -> None:
-    descriptor = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
 
 
 def _remove_copy(copy: Path) -> None:

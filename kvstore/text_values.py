@@ -63,15 +63,19 @@ def fill(
     run is being ingested, `UsageError` for a text that holds the image's placeholder, and for a vision
     encoder alone without a text tower.
     """
+    from kvstore.vectors import write
+    from kvstore.vectors.salvage import salvage_texts
+
     wanted, run = sorted(set(texts)), _Run.of(store, run_id)
     if not run.missing(wanted) and run.committed().items() <= run.versions.items():
         return 0
     with store.hold(run_id):
         run = _Run.of(store, run_id)
+        salvage_texts(store.lance, run_id)
         missing = run.missing(wanted)
         if missing:
             _make(run, missing, device, trusted=trusted)
-        found = run.committed()
+        found = write.settled(store.lance, run_id, run.kinds)
         with store.publish() as con:
             con.execute(_NOTE, {"run": run_id, "kinds": list(found), "numbers": list(found.values())})
     return len(missing)
@@ -130,6 +134,11 @@ class _Run:
         found: dict[str, list[Site]] = {tables.TEXT_KV: kept} if kept else {}
         return found | ({tables.TEXT_INPUT: ["input"]} if "input" in self.sites else {})
 
+    @property
+    def kinds(self) -> tuple[str, ...]:
+        """All tables of texts that the run may have, that of their checksums among them."""
+        return (*self.columns, tables.TEXT_CHECKSUM)
+
     def missing(self, texts: Iterable[str]) -> list[str]:
         """The texts that some table lacks."""
         there = [self.texts(kind) for kind in self.columns]
@@ -137,21 +146,17 @@ class _Run:
 
     def texts(self, kind: str) -> frozenset[str]:
         """The texts in a table."""
-        import lance
+        from kvstore.vectors import whole
 
-        path = tables.location(self.store.lance, self.run_id, kind)
-        if not path.is_dir():
-            return frozenset()
-        rows = lance.dataset(str(path)).to_table(columns=["text"])
-        return frozenset(rows["text"].unique().to_pylist())
+        table = whole.newest(tables.location(self.store.lance, self.run_id, kind))
+        return frozenset(table.to_table(columns=["text"])["text"].to_pylist() if table else ())
 
     def committed(self) -> dict[str, int]:
-        """The versions of the tables that are there."""
-        import lance
+        """The newest versions of the tables that are there."""
+        from kvstore.vectors import whole
 
-        kinds = (*self.columns, tables.TEXT_CHECKSUM)
-        paths = {kind: tables.location(self.store.lance, self.run_id, kind) for kind in kinds}
-        return {kind: int(lance.dataset(str(path)).version) for kind, path in paths.items() if path.is_dir()}
+        paths = {kind: tables.location(self.store.lance, self.run_id, kind) for kind in self.kinds}
+        return {kind: found[0] for kind, path in paths.items() if (found := whole.versions(path))}
 
 
 # ---------------------------------------------------------------------------------------------- making
@@ -285,9 +290,7 @@ def _append(run: _Run, kind: str, texts: Sequence[str], vectors: Mapping[Site, A
     for name, batch in ((tables.TEXT_CHECKSUM, kept), (kind, rows)):  # no row is there without its checksum
         write.create(run.store.lance, run.run_id, {name: batch.schema})
         path = tables.location(run.store.lance, run.run_id, name)
-        fragments = write.write_fragment(path, batch.schema, [batch])
-        write.sync(path, fragments)
-        write.commit(path, fragments)
+        write.commit(path, write.write_fragment(path, batch.schema, [batch]))
 
 
 def _rows(schema: pa.Schema, run: _Run, texts: Sequence[str], columns: Mapping[str, Array]) -> pa.RecordBatch:

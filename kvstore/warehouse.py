@@ -222,7 +222,12 @@ def _opening(con: duckdb.DuckDBPyConnection, catalog: Path) -> Iterator[None]:
                 f"{catalog} is open for writing in {Path(holder[1]).name} (process {holder[2]}); close it"
                 " there, or open it there read-only"
             ) from error
-        raise StoreError(f"{catalog} cannot be opened as a catalog: {reason(error)}") from error
+        if "permission denied" in str(error).lower():
+            raise StoreError(
+                f"{catalog} cannot be read: permission denied; ask its owner for leave"
+            ) from error
+        told = sentence(f"{catalog} cannot be opened as a catalog", error, "put it back from a backup")
+        raise StoreError(told) from error
 
 
 @contextmanager
@@ -318,7 +323,9 @@ def _define(con: duckdb.DuckDBPyConnection, lance: Path) -> None:
     columns = {name: kind for table in TABLES.values() for name, kind in table.items()}
     nothing = ", ".join(f"null::{kind} as {name}" for name, kind in columns.items())
     con.execute(f"create temp macro {_SCAN}(path) as table select {nothing} where false")
-    held = _all_held(con, lambda run, kind, version: pins.pin(lance, run, kind, version))
+    made: list[Path] = []
+    held = _all_held(con, lambda run, kind, version: pins.pin(lance, run, kind, version, made))
+    pins.sync(made)
     con.execute("begin")  # DuckDB writes to one database in a transaction, so the stand-in comes before it
     for table in TABLES:
         con.execute(_view(table, [one for one in held if one.kind == table]))

@@ -117,7 +117,8 @@ def test_imports_point_one_way():
     assert strays("recipes", *told) == {}
     assert strays("names", "errors", "lines") == {}
     assert strays("seals") == {}
-    assert strays("pins", *told, "seals") == {}
+    assert strays("durable") == {}
+    assert strays("pins", *told, "durable", "seals") == {}
     assert strays("left_out", *told) == {}
     assert strays("received", *told, "recipes") == {}
     assert strays("confined") == {}
@@ -126,8 +127,8 @@ def test_imports_point_one_way():
     assert strays("statements", *told) == {}
     reading = ("left_out", "pins", "seals")
     assert strays("warehouse", *ground, *reading, "recipes") == {}
-    assert strays("vectors", *ground, *reading, "received", "warehouse") == {}
-    publishing = ("disk", "interrupts", "locks")
+    assert strays("vectors", *ground, *reading, "disk", "durable", "received", "warehouse") == {}
+    publishing = ("disk", "durable", "interrupts", "locks")
     assert (
         strays("report", *ground, *publishing, "recipes", "query", "datasets", "images", "masks", "left_out")
         == {}

@@ -149,6 +149,8 @@ def _report(outcome: Outcome, meter: Meter, store: Path) -> None:
     lines = [f"run {outcome.run_id}: {outcome.images} images stored"]
     if outcome.already:
         lines[0] += f", {outcome.already} were there already"
+    if lost := outcome.salvaged:
+        lines.append(f"{len(lost.gone)} of them were lost, as by a power cut, and made again ({lost.why})")
     if speeds:
         lines.append(
             f"{speeds['images_per_s']:.1f} images/s, {speeds['tokens_per_s']:,.0f} tokens/s, "

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 
 from kvstore import datasets, devices, interrupts, models, prompting, vectors
-from kvstore.contracts import Inputs, Site
+from kvstore.contracts import Inputs, Layout, Site
 from kvstore.errors import ImageError, UsageError
 from kvstore.prefill import across, annotate, load, record
 from kvstore.prefill.blocks import Blocks, Buffer, bytes_of, complaint, table_rows, widths
@@ -31,8 +31,11 @@ from kvstore.prefill.survey import Seen, survey
 from kvstore.prefill.writing import BUFFERS, WRITERS, Window, Writer
 from kvstore.vectors import schema as tables
 from kvstore.vectors import write
+from kvstore.vectors.salvage import Promised, Salvaged, complaints, salvage
 
 if TYPE_CHECKING:
+    from duckdb import DuckDBPyConnection
+
     from kvstore.store import Store
 
 #: Images in one forward pass unless --batch says, and padded tokens in one at most.
@@ -78,13 +81,17 @@ class Meter:
 
 @dataclass(frozen=True)
 class Outcome:
-    """The end of a session: images stored in it, all that are in quarantine, and what the data set gave."""
+    """The end of a session: images stored in it, all that are in quarantine, and what the data set gave.
+
+    salvaged   what of the run was lost, and made again in this session
+    """
 
     run_id: str
     images: int
     already: int
     quarantined: int
     load: load.Report
+    salvaged: Salvaged | None = None
 
 
 def plan(options: Options) -> Plan:
@@ -165,6 +172,8 @@ class _Session:
         self.patches = 0
         self.began = time.perf_counter()
         self.writer: Writer | None = None
+        self.salvaged: Salvaged | None = None
+        self.miscounted = False
         self.moments = KeyMoments()
         self.prefill_seconds = 0.0
 
@@ -207,7 +216,8 @@ class _Session:
                 "select count(*) from quarantine where run_id = $r", {"r": self.run_id}
             ).fetchone()
             report = load.report(con, record.dataset_id(con, self.plan))
-        return Outcome(self.run_id, self.meter.images, len(self.have), int(row[0]) if row else 0, report)
+        quarantined = int(row[0]) if row else 0
+        return Outcome(self.run_id, self.meter.images, len(self.have), quarantined, report, self.salvaged)
 
     # ------------------------------------------------------------------------------- beginning
 
@@ -217,6 +227,7 @@ class _Session:
         rows, self.seen = annotate.collect(self.plan.dataset, self.seen, self._annotated())
         sifted = across.sift(self.plan.dataset)
         with self.store.publish() as con:
+            self._take_back(con)
             record.begin(con, self.plan, self.run_id, self.seen, versions)
             dataset = record.dataset_id(con, self.plan)
             self.image_of = dict(con.execute("select sha256, image_id from image").fetchall())
@@ -229,12 +240,31 @@ class _Session:
             self._load_moments(reader)
 
     def _tables(self) -> dict[str, int]:
-        """Make the Lance tables, or take back commits that the catalog never heard of; their versions."""
-        run = next((run for run in self.store.runs() if run["run_id"] == self.run_id), None)
+        """Make the Lance tables, or bring them to what the catalog says of them; their versions.
+
+        Commits that it never heard of are taken back; where some that it names are lost, images go with them.
+        """
+        lance, run_id = self.store.lance, self.run_id
+        run = next((run for run in self.store.runs() if run["run_id"] == run_id), None)
         if run is None:
-            return write.begin(self.store.lance, self.run_id, self.schemas)
-        versions = vectors.rewind(self.store.lance, self.run_id, run["versions"])
-        return versions | write.create(self.store.lance, self.run_id, self.schemas)
+            return write.begin(lance, run_id, self.schemas)
+        with self.store.tables() as con:
+            patches = record.patches(con, run_id)
+        promised = Promised(run_id, run["versions"], self.plan.shape, patches)
+        if lost := complaints(lance, promised):
+            self.salvaged = salvage(lance, promised, lost)
+        due = sum(patches.values()) * table_rows(Layout((), 1), self.plan.shape)
+        self.miscounted = self.salvaged is not None or run["rows"] != due
+        versions = self.salvaged.versions if self.salvaged else vectors.rewind(lance, run_id, run["versions"])
+        return versions | write.create(lance, run_id, self.schemas)
+
+    def _take_back(self, con: DuckDBPyConnection) -> None:
+        """What the catalog says of images that are lost; and counts that are of other images than it has."""
+        if self.salvaged:
+            record.forget(con, self.run_id, self.salvaged.gone)
+            con.execute("update run set versions = map() where run_id = $run", {"run": self.run_id})
+        if self.miscounted:
+            record.recount(con, self.plan, self.run_id)
 
     def _annotated(self) -> set[tuple[str, str]]:
         """Names and contents of this data set's images that are annotated already."""
@@ -250,7 +280,7 @@ class _Session:
         """The sums as kept, and the keys stored since by a session that was killed before keeping its own."""
         shape = self.plan.shape
         self.moments, covered = KeyMoments.load(
-            self.store.lance, self.run_id, len(shape.layers), shape.heads, self.plan.memory
+            self.store.lance, self.run_id, len(shape.layers), shape.heads, self.patches, self.plan.memory
         )
         with self.store.tables() as con:
             layouts = record.layouts(con, self.run_id, len(self.plan.head))

@@ -8,7 +8,6 @@ The sums are float64: input-agnostic keys vary by thousandths of their length, a
 
 from __future__ import annotations
 
-import shutil
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
@@ -113,10 +112,9 @@ class KeyMoments:
 
     # --------------------------------------------------------------------- keeping and going on
 
-    def save(self, lance_dir: Path, run_id: str, covered: int) -> int:
-        """Write the sums beside the run's vectors; `covered` patches are in them. Returns the version."""
+    def save(self, lance_dir: Path, run_id: str, covered: int) -> None:
+        """Write the sums beside the run's vectors; `covered` patches are in them."""
         path = tables.location(lance_dir, run_id, tables.KEY_MOMENT)
-        path.parent.mkdir(parents=True, exist_ok=True)
         rows = [
             {
                 "covered": covered,
@@ -128,20 +126,21 @@ class KeyMoments:
             for place, sums in self.sums.items()
         ]
         summed = [{**row, "sum": of_values(row)} for row in rows]
-        return write.replace(path, pa.Table.from_pylist(summed, _KEPT))
+        write.replace(path, pa.Table.from_pylist(summed, _KEPT))
+        write.settled(lance_dir, run_id, [tables.KEY_MOMENT])
 
     @classmethod
     def load(
-        cls, lance_dir: Path, run_id: str, layers: int, heads: int, device: str
+        cls, lance_dir: Path, run_id: str, layers: int, heads: int, stored: int, device: str
     ) -> tuple[KeyMoments, int]:
         """The sums that were kept, and how many patches, in the order of the run's rows, they cover.
 
-        Sums that are broken, or that an older kvstore kept by the shape of the whole image, cover none: they
-        are made anew.
+        Sums of more than the `stored` patches, sums that are broken, and those that an older kvstore kept by
+        the shape of the whole image, cover none: they are made anew.
         """
         moments, covered = cls(), 0
-        rows = _kept(tables.location(lance_dir, run_id, tables.KEY_MOMENT))
-        for row in rows:
+        rows = _kept(lance_dir, run_id)
+        for row in rows if all(row["covered"] <= stored for row in rows) else []:
             place = Place(**{field.name: row[field.name] for field in fields(Place)})
             total = _tensor(row["total"], device).reshape(layers, heads, place.patches, -1)
             square = _tensor(row["square"], device).reshape(layers, heads, place.patches)
@@ -164,8 +163,9 @@ _KEPT = pa.schema(
 )
 
 
-def _kept(path: Path) -> list[dict[str, Any]]:
+def _kept(lance_dir: Path, run_id: str) -> list[dict[str, Any]]:
     """The rows that were kept; none where they are broken, and then the table goes."""
+    path = tables.location(lance_dir, run_id, tables.KEY_MOMENT)
     if not path.is_dir():
         return []
     try:
@@ -175,7 +175,7 @@ def _kept(path: Path) -> list[dict[str, Any]]:
         rows = []
     sound = all(kept_sum == of_values(row) for row in rows if (kept_sum := row.pop("sum", None)) is not None)
     if not rows or not sound or list(rows[0]) != _KEPT.names[:-1]:
-        shutil.rmtree(path, ignore_errors=True)
+        write.remove(lance_dir, run_id, tables.KEY_MOMENT)
         return []
     return rows
 

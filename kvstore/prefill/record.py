@@ -17,6 +17,7 @@ import pyarrow as pa
 
 from kvstore.contracts import Grid, Layout
 from kvstore.errors import UsageError
+from kvstore.prefill.blocks import bytes_of, table_rows
 from kvstore.prefill.plan import Plan, default_name
 from kvstore.prefill.survey import Seen
 
@@ -41,6 +42,9 @@ GRID = pa.schema(
         "tile_columns": pa.int8(),
     }
 )
+
+#: Tables of the catalog with what probes make of a run's vectors.
+PREDICTIONS = ("match", "segment", "mask", "score")
 
 Fault = tuple[str, int, str, str]  # name, position, reason, detail
 Clash = Literal["or ignore", "or replace", ""]
@@ -274,6 +278,63 @@ def layouts(con: DuckDBPyConnection, run: str, head: int) -> dict[int, Layout]:
         grid = Grid(rows, columns, (box[0], box[1], box[2], box[3]), first - head, stride)
         found.setdefault(image_id, []).append(grid)
     return {image: Layout(tuple(made), sum(g.patches for g in made)) for image, made in found.items()}
+
+
+# ------------------------------------------------------------------------- images that are made again
+
+
+def patches(con: DuckDBPyConnection, run: str) -> dict[int, int]:
+    """The patches of each image of a run, over all its grids."""
+    sql = "select image_id, sum(rows * columns)::bigint from token_grid where run_id = $r group by image_id"
+    return dict(con.execute(sql, {"r": run}).fetchall())
+
+
+def forget(con: DuckDBPyConnection, run: str, images: Collection[int]) -> int:
+    """Take images out of a run, with all that was made of its vectors: nobody knows which of it of theirs.
+
+    Returns how many predictions and figures went.
+    """
+    if not images:
+        return 0
+    con.execute("delete from key_stat where run_id = $run", {"run": run})
+    con.execute(
+        "delete from token_grid where run_id = $run and image_id in (select unnest($images::bigint[]))",
+        {"run": run, "images": list(images)},
+    )
+    con.execute(
+        "update run set state = 'interrupted', images = "
+        "(select count(distinct image_id) from token_grid where run_id = $run) where run_id = $run",
+        {"run": run},
+    )
+    return forget_made(con, run)
+
+
+def forget_made(con: DuckDBPyConnection, run: str) -> int:
+    """Delete the predictions and figures made of a run's vectors; how many they were."""
+    gone = 0
+    for table in PREDICTIONS:
+        row = con.execute(f"select count(*) from {table} where run_id = $run", {"run": run}).fetchone()
+        gone += int(row[0]) if row else 0
+        con.execute(f"delete from {table} where run_id = $run", {"run": run})
+    return gone
+
+
+def recount(con: DuckDBPyConnection, plan: Plan, run: str) -> None:
+    """Make the run's counts of tokens, rows and bytes anew, of the images that it has."""
+    sizes = con.execute(
+        "select width, height, count(*) from image "
+        "where image_id in (select image_id from token_grid where run_id = $r) group by width, height",
+        {"r": run},
+    ).fetchall()
+    found = [(plan.layout_of((width, height)), images) for width, height, images in sizes]
+    stored = [(plan.stored(layout), images) for layout, images in found]
+    values = {
+        "run": run,
+        "tokens": sum(images * (len(plan.head) + layout.tokens) for layout, images in found),
+        "rows": sum(images * table_rows(layout, plan.shape) for layout, images in stored),
+        "bytes": sum(images * bytes_of(layout, plan.shape) for layout, images in stored),
+    }
+    con.execute("update run set tokens = $tokens, rows = $rows, bytes = $bytes where run_id = $run", values)
 
 
 # ---------------------------------------------------------------------------------- while it runs

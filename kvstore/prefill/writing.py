@@ -23,7 +23,7 @@ from kvstore.prefill.record import Progress
 from kvstore.prefill.rows import Layers, Stored, record_batches
 from kvstore.vectors import schema as tables
 from kvstore.vectors.checksums import Sums
-from kvstore.vectors.write import commit, sync, write_fragment
+from kvstore.vectors.write import commit, settled, sync, write_fragment
 
 WRITERS = 4
 #: Windows in memory: one being filled, one being finished by the device, one being written.
@@ -141,12 +141,11 @@ class Writer:
         if not windows:
             return
         start = time.monotonic()
-        versions = {}
         for kind in self.schemas:
             fragments = [part for window in windows for part in window.fragments[kind]]
-            path = tables.location(self.lance_dir, self.run_id, kind)
-            sync(path, fragments)  # small files only now: each sync makes a journal wait for all else
-            versions[kind] = commit(path, fragments)
+            commit(tables.location(self.lance_dir, self.run_id, kind), fragments)
+        # Small files only now: each sync makes a journal wait for all else.
+        versions = settled(self.lance_dir, self.run_id, self.schemas)
         self.publish(_sum([window.progress for window in windows]), versions)
         self._next = time.monotonic() + max(INTERVAL, PATIENCE * (time.monotonic() - start))
 

@@ -20,7 +20,7 @@ from datetime import datetime
 from pathlib import Path
 from typing import Any
 
-from kvstore import disk, interrupts, locks
+from kvstore import disk, durable, interrupts, locks
 from kvstore.errors import StoreError
 from kvstore.names import unfit
 
@@ -85,6 +85,7 @@ class Published:
         told = json.dumps(record, indent=1).encode()
         _make(folder.parent)
         # All is on disk before the first is put in place: a disk that fills up leaves the last build whole.
+        # Each is in place for good before the next: a power cut leaves no record of files that it took.
         with (
             interrupts.shielded(),
             _folder(folder, files) as folder_aside,
@@ -92,9 +93,9 @@ class Published:
             _file(self.root / name / "build.json", told) as record_aside,
         ):
             _remove(folder)  # left by a build that was killed before its record, or not whole any more
-            folder_aside.rename(folder)
-            page_aside.replace(self.page(name))
-            record_aside.replace(self.root / name / "build.json")
+            durable.replace(folder_aside, folder)
+            durable.replace(page_aside, self.page(name))
+            durable.replace(record_aside, self.root / name / "build.json")
         self.forgive(name)
         self._sweep(name, record["key"])
 
@@ -127,7 +128,7 @@ def _make(folder: Path) -> None:
         raise StoreError(
             f"{folder} is a link, and reports are written through none; put a folder in its place"
         )
-    folder.mkdir(parents=True, exist_ok=True)
+    durable.make_folder(folder)
 
 
 def _remove(path: Path) -> None:
@@ -205,7 +206,7 @@ def _sum(path: Path) -> str | None:
 def replace(path: Path, content: bytes) -> None:
     """Write aside, flush to disk, rename; after an error nothing is left aside."""
     with interrupts.shielded(), _file(path, content) as aside:
-        aside.replace(path)
+        durable.replace(aside, path)
 
 
 @contextmanager
@@ -213,10 +214,8 @@ def _file(path: Path, content: bytes) -> Iterator[Path]:
     """A file beside `path` with this content, on disk; it is gone at the end."""
     aside = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     try:
-        with aside.open("wb") as file:
-            file.write(content)
-            file.flush()
-            os.fsync(file.fileno())
+        aside.write_bytes(content)
+        durable.sync([aside])
         yield aside
     finally:
         aside.unlink(missing_ok=True)
@@ -230,6 +229,7 @@ def _folder(path: Path, files: dict[str, bytes]) -> Iterator[Path]:
     try:
         for name, content in files.items():
             (aside / name).write_bytes(content)
+        durable.sync([*aside.iterdir(), aside])
         yield aside
     finally:
         shutil.rmtree(aside, ignore_errors=True)

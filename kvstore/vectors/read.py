@@ -167,14 +167,7 @@ class Reader:
 
     def rows_in(self, kind: str, patches: int) -> int:
         """Rows that an image of so many patches has in a table of images."""
-        blocks = len(self.layers) * self.heads
-        return {
-            tables.PATCH_SPAN: 1,
-            tables.PATCH_KV: patches * blocks,
-            tables.POOLED_KV: blocks,
-            tables.PATCH_INPUT: patches,
-            tables.PATCH_ENCODER: patches * len(self.encoder_layers),
-        }[kind]
+        return tables.rows_in(kind, patches, len(self.layers) * self.heads, len(self.encoder_layers))
 
     def site(self, site: Site, layer: int, image_id: int) -> Array:
         """One image value (key, ...): float16 [heads, patches, width]; heads is 1 for input and encoder."""

@@ -37,6 +37,8 @@ KEY_MOMENT = "key_moment"
 
 #: Vectors of images that people query; the views of the catalog have these names.
 PUBLIC = (PATCH_KV, POOLED_KV, PATCH_INPUT, PATCH_ENCODER)
+#: The tables of a run's images.
+OF_IMAGES = (PATCH_SPAN, *PUBLIC, CHECKSUM)
 #: Vectors of texts, made where a probe asks for them; views, too.
 TEXTS = (TEXT_KV, TEXT_INPUT, TEXT_ENCODER)
 
@@ -73,6 +75,17 @@ class Shape:
             b"kvstore.heads": str(self.heads).encode(),
             b"kvstore.encoder_layers": ",".join(map(str, self.encoder_layers)).encode(),
         }
+
+
+def rows_in(kind: str, patches: int, blocks: int, encoder_layers: int) -> int:
+    """Rows that an image of so many patches has in a table of images; `blocks` are its layers x heads."""
+    return {
+        PATCH_SPAN: 1,
+        PATCH_KV: patches * blocks,
+        POOLED_KV: blocks,
+        PATCH_INPUT: patches,
+        PATCH_ENCODER: patches * encoder_layers,
+    }[kind]
 
 
 def location(lance: Path, run_id: str, kind: str) -> Path:

@@ -28,26 +28,22 @@ def images(
 ) -> dict[str, int]:
     """Take the images out of all tables of a run that is held and rewound; the new versions."""
     reader = Reader(lance_dir, run_id, versions)
-    made = {}
     for kind in (kind for kind in tables.PUBLIC if kind in versions):
-        path = tables.location(lance_dir, run_id, kind)
-        made[kind] = _without(path, list(_ranges(reader, kind, gone)))
-    made[tables.PATCH_SPAN], sums = _spans(lance_dir, run_id, gone)
+        keep(tables.location(lance_dir, run_id, kind), list(_ranges(reader, kind, gone)))
+    sums = _spans(lance_dir, run_id, gone)
     if tables.CHECKSUM in versions:
-        made[tables.CHECKSUM] = _sums(lance_dir, run_id, gone, sums)
-    return made
+        _sums(lance_dir, run_id, gone, sums)
+    return write.settled(lance_dir, run_id, [kind for kind in versions if kind in tables.OF_IMAGES])
 
 
 def indexed(lance_dir: Path, run_id: str, kinds: Collection[str]) -> dict[str, int]:
     """Make the zone maps of these tables anew; their new versions."""
-    made = {}
     for kind in kinds:
         dataset = lance.dataset(str(tables.location(lance_dir, run_id, kind)))
         for index in dataset.describe_indices():
             dataset.drop_index(index.name)
         dataset.create_scalar_index("image_id", "ZONEMAP")
-        made[kind] = int(lance.dataset(dataset.uri).version)
-    return made
+    return write.settled(lance_dir, run_id, kinds)
 
 
 def _ranges(reader: Reader, kind: str, gone: Collection[int]) -> Iterator[tuple[Range, bool]]:
@@ -59,7 +55,8 @@ def _ranges(reader: Reader, kind: str, gone: Collection[int]) -> Iterator[tuple[
         first = end
 
 
-def _without(path: Path, ranges: list[tuple[Range, bool]]) -> int:
+def keep(path: Path, ranges: list[tuple[Range, bool]]) -> None:
+    """Bring a table down to those of these ranges, which make up all of its rows, that stay."""
     dataset = lance.dataset(str(path))
     fragments = dataset.get_fragments()
     starts = [0, *accumulate(int(fragment.physical_rows) for fragment in fragments)]
@@ -72,10 +69,9 @@ def _without(path: Path, ranges: list[tuple[Range, bool]]) -> int:
         good = [span for span, stays in inside if stays]
         if good:
             kept += write.write_fragment(path, dataset.schema, _batches(dataset, good))
-    write.sync(path, kept)
     numbered = [replace(fragment, id=number) for number, fragment in enumerate(kept, 1)]
     operation = lance.LanceOperation.Overwrite(dataset.lance_schema, numbered)
-    return int(lance.LanceDataset.commit(dataset, operation, read_version=dataset.version).version)
+    lance.LanceDataset.commit(dataset, operation, read_version=dataset.version)
 
 
 def _batches(dataset: Any, good: list[Range]) -> Iterator[pa.RecordBatch]:
@@ -83,8 +79,8 @@ def _batches(dataset: Any, good: list[Range]) -> Iterator[pa.RecordBatch]:
         yield from dataset.to_table(offset=first, limit=end - first).to_batches()
 
 
-def _spans(lance_dir: Path, run_id: str, gone: Collection[int]) -> tuple[int, list[tuple[int, str, int]]]:
-    """The places of the images that stay, one after another; the version, and the checksums of these rows."""
+def _spans(lance_dir: Path, run_id: str, gone: Collection[int]) -> list[tuple[int, str, int]]:
+    """The places of the images that stay, one after another; the checksums of these rows."""
     path = tables.location(lance_dir, run_id, tables.PATCH_SPAN)
     old = lance.dataset(str(path)).to_table()
     stay = [row for row in old.to_pylist() if row["image_id"] not in gone]
@@ -94,14 +90,15 @@ def _spans(lance_dir: Path, run_id: str, gone: Collection[int]) -> tuple[int, li
     sums = [
         (row["image_id"], tables.PATCH_SPAN, checksum(table.slice(place, 1))) for place, row in enumerate(new)
     ]
-    return write.replace(path, table), sums
+    write.replace(path, table)
+    return sums
 
 
-def _sums(lance_dir: Path, run_id: str, gone: Collection[int], spans: list[tuple[int, str, int]]) -> int:
+def _sums(lance_dir: Path, run_id: str, gone: Collection[int], spans: list[tuple[int, str, int]]) -> None:
     path = tables.location(lance_dir, run_id, tables.CHECKSUM)
     stay = [
         (row["image_id"], row["kind"], row["sum"])
         for row in lance.dataset(str(path)).to_table().to_pylist()
         if row["image_id"] not in gone and row["kind"] != tables.PATCH_SPAN
     ]
-    return write.replace(path, pa.Table.from_batches([rows([*stay, *spans])], tables.CHECKSUMS))
+    write.replace(path, pa.Table.from_batches([rows([*stay, *spans])], tables.CHECKSUMS))

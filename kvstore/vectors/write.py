@@ -9,7 +9,7 @@ from __future__ import annotations
 import errno
 import os
 import shutil
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from datetime import datetime, timedelta
 from itertools import pairwise
 from pathlib import Path
@@ -20,9 +20,11 @@ import numpy as np
 import pyarrow as pa
 from lance.fragment import FragmentMetadata, write_fragments
 
-from kvstore import pins
+from kvstore import disk, durable, pins
 from kvstore.errors import NoSpaceError, StoreError
+from kvstore.outside import sentence, told
 from kvstore.vectors import schema as tables
+from kvstore.vectors import whole
 
 BATCH_ROWS = 16384
 #: What was replaced or dropped stays so long: a shell left open reads the versions that its catalog names.
@@ -32,13 +34,11 @@ _WHOLE = 10**9  # rows: one fragment per call (numbers past 32 bits make a fragm
 
 def create(lance_dir: Path, run_id: str, schemas: Mapping[str, pa.Schema]) -> dict[str, int]:
     """Make the run's empty tables where they are missing; returns each one's version."""
-    versions = {}
     for kind, schema in schemas.items():
         path = tables.location(lance_dir, run_id, kind)
         if not (path / "_versions").is_dir():
             _make(path, schema, "create")
-        versions[kind] = lance.dataset(str(path)).version
-    return versions
+    return settled(lance_dir, run_id, schemas)
 
 
 def begin(lance_dir: Path, run_id: str, schemas: Mapping[str, pa.Schema]) -> dict[str, int]:
@@ -46,16 +46,25 @@ def begin(lance_dir: Path, run_id: str, schemas: Mapping[str, pa.Schema]) -> dic
 
     Tables of a dropped run of this name are emptied by a further version: whoever has that run open reads on.
     """
-    shutil.rmtree(tables.location(lance_dir, run_id, tables.KEY_MOMENT), ignore_errors=True)
+    remove(lance_dir, run_id, tables.KEY_MOMENT)
     for kind, schema in schemas.items():
         path = tables.location(lance_dir, run_id, kind)
         if (path / "_versions").is_dir():
             try:
-                _make(path, schema, "overwrite")
-            except (OSError, ValueError):  # broken beyond opening
-                pins.remove(lance_dir, run_id, kind)
-                _make(path, schema, "create")
+                with told(f"{path} cannot be opened", kind=StoreError):
+                    _make(path, schema, "overwrite")
+            except StoreError:
+                remove(lance_dir, run_id, kind)
     return create(lance_dir, run_id, schemas)
+
+
+def remove(lance_dir: Path, run_id: str, kind: str) -> None:
+    """Remove a run's table and its pins, if it is there; that it is gone is on disk when this returns."""
+    pins.remove(lance_dir, run_id, kind)
+    path = tables.location(lance_dir, run_id, kind)
+    if path.exists():
+        shutil.rmtree(path)
+        durable.sync([lance_dir])
 
 
 def _make(path: Path, schema: pa.Schema, mode: str) -> None:
@@ -124,11 +133,52 @@ def as_store_error(error: OSError, path: Path) -> StoreError:
             f"the disk of {path.parent} is full; what was committed is safe. "
             "Free some space and run the same command again: it goes on where it stopped."
         )
-    return StoreError(f"cannot write {path}: {text.splitlines()[0] if text else error!r}")
+    if error.errno == errno.EFBIG or "File too large" in text:
+        return disk.too_large(path.parent)
+    return StoreError(sentence(f"cannot write {path}", error))
+
+
+def settled(lance_dir: Path, run_id: str, kinds: Iterable[str]) -> dict[str, int]:
+    """The newest versions of those of these tables that are there, once they are on disk.
+
+    What the catalog is told of a table comes from here: it must not name what a power cut takes away.
+    """
+    found, unsynced = {}, list[Path]()
+    for kind in kinds:
+        path = tables.location(lance_dir, run_id, kind)
+        if path.is_dir():
+            dataset = lance.dataset(str(path))
+            found[kind] = int(dataset.version)
+            unsynced += _unsynced(path, dataset, pins.pinned(lance_dir, run_id, kind))
+    try:
+        durable.sync(unsynced)
+    except OSError as error:
+        raise as_store_error(error, lance_dir) from error
+    return found
+
+
+def _unsynced(path: Path, dataset: Any, pinned: Collection[int]) -> Iterator[Path]:
+    """The files of a table and the folders of their names that may not be on disk: a pinned version is."""
+    newest = max(pinned, default=0)
+    if newest == dataset.version:
+        return
+    known = whole.files(path, lance.dataset(str(path), version=newest)) if newest else {}
+    made = [file for file in whole.files(path, dataset) if file not in known and file.exists()]
+    made += [path / pins.manifest(version) for version in whole.versions(path) if version > newest]
+    made += [file for file in path.glob("_transactions/*.txn") if _read_version(file) >= newest]
+    yield from made
+    yield from (file.parent for file in made)
+    yield from (folder for folder in (path / "_indices", path, path.parent) if folder.is_dir())
+
+
+def _read_version(transaction: Path) -> int:
+    """The version that a transaction began with: its file is named by it."""
+    number = transaction.name.partition("-")[0]
+    return int(number) if number.isdecimal() else 0
 
 
 def commit(path: Path, fragments: list[FragmentMetadata]) -> int:
-    """Make fragments visible, in this order, all at once; returns the new version."""
+    """Make fragments visible, in this order, all at once, and not yet on disk (`settled`); the version."""
     dataset = lance.dataset(str(path))
     if not fragments:
         return int(dataset.version)
@@ -157,21 +207,34 @@ def replace(path: Path, table: pa.Table) -> int:
 def rewind(lance_dir: Path, run_id: str, versions: Mapping[str, int]) -> dict[str, int]:
     """Take back a run's commits after `versions`, which the catalog never heard of; the versions to note.
 
-    Hold the run: files that no version names, as killed writers leave them, are removed as well. A version
-    that is gone was compacted away with no change of rows by an `optimize` that was killed before it could
-    say so: the newest version then stands.
+    Hold the run: files that no version names, as killed writers leave them, are removed as well. Raises
+    `StoreError` where a version is missing or cannot be read; `kvstore.vectors.salvage` can go further back.
     """
-    now = {}
-    for kind, version in versions.items():
+    kinds = [kind for kind in versions if kind != tables.KEY_MOMENT]
+    for kind in kinds:
         path = tables.location(lance_dir, run_id, kind)
-        if kind == tables.KEY_MOMENT or not path.is_dir():
-            continue
-        dataset = lance.dataset(str(path))
-        if version in {found["version"] for found in dataset.versions()} and dataset.version != version:
+        try:
+            whole.opened(path, versions[kind])
+        except StoreError as error:
+            raise StoreError(
+                f"version {versions[kind]} of {kind} of run '{run_id}' is lost ({error}); the same"
+                " `kvstore ingest` makes again what is lost"
+            ) from error
+        restore(path, versions[kind])
+    return settled(lance_dir, run_id, kinds)
+
+
+def restore(path: Path, version: int) -> None:
+    """Make an older version of a table the newest, and remove what no version names.
+
+    Manifests that are cut short go: Lance would open no version of the table but by its number.
+    """
+    for manifest in whole.torn(path):
+        manifest.unlink()
+    with told(f"{path} cannot be brought back to version {version}", kind=StoreError):
+        if lance.dataset(str(path)).version != version:
             lance.dataset(str(path), version=version).restore()
-        _clean(lance.dataset(str(path)), delete_unverified=True)
-        now[kind] = int(lance.dataset(str(path)).version)
-    return now
+        lance.dataset(str(path)).cleanup_old_versions(timedelta(days=36500), delete_unverified=True)
 
 
 def drop(lance_dir: Path, run_id: str) -> None:
@@ -187,30 +250,29 @@ def optimize(lance_dir: Path, run_id: str, kinds: Iterable[str], *, compact: boo
 
     The zone map is what makes a query on `image_id` read one image's rows. Files keep their rows' order.
     """
-    versions = {}
-    for kind in kinds:
-        path = tables.location(lance_dir, run_id, kind)
-        if not path.is_dir():
-            continue
-        dataset = lance.dataset(str(path))
+    there = [kind for kind in kinds if tables.location(lance_dir, run_id, kind).is_dir()]
+    for kind in there:
+        dataset = lance.dataset(str(tables.location(lance_dir, run_id, kind)))
         pins.clean(lance_dir, run_id, kind, KEEP)
-        _clean(dataset)  # before the rest: what that replaces may be open in a shell
+        # Before the rest: what that replaces may be open in a shell.
+        _clean(dataset, pins.pinned(lance_dir, run_id, kind))
         if compact and len(dataset.get_fragments()) > 1:
             dataset.optimize.compact_files(batch_size=BATCH_ROWS)
         if kind in tables.PUBLIC and dataset.count_rows():
             _index_images(dataset)
-        versions[kind] = int(lance.dataset(str(path)).version)
-    return versions
+    return settled(lance_dir, run_id, there)
 
 
-def _clean(dataset: Any, delete_unverified: bool = False) -> None:
-    """Remove the versions that another replaced longer than `KEEP` ago, with the files of theirs alone."""
+def _clean(dataset: Any, kept: Collection[int]) -> None:
+    """Remove the versions that another replaced longer than `KEEP` ago, with the files of theirs alone.
+
+    Those of `kept` stay: the catalog names one of them, whatever was committed after it.
+    """
     found = sorted((version["version"], version["timestamp"]) for version in dataset.versions())
     until = datetime.now() - KEEP  # Lance's times are local ones
-    gone = [version for (version, _), (_, next_at) in pairwise(found) if next_at < until]
-    if gone or delete_unverified:
-        which = {"versions": gone} if gone else {"older_than": timedelta(days=36500)}
-        dataset.cleanup_old_versions(delete_unverified=delete_unverified, **which)
+    old = [version for (version, _), (_, next_at) in pairwise(found) if next_at < until]
+    if gone := [version for version in old if version not in kept]:
+        dataset.cleanup_old_versions(versions=gone)
 
 
 def _index_images(dataset: Any) -> None:

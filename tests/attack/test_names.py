@@ -281,7 +281,7 @@ def test_no_table_of_a_catalog_lies_outside_the_store(run: str, kind: str, tmp_p
     lance = tmp_path / "s" / "lance"
     lance.mkdir(parents=True)
     for call in (
-        lambda: pins.pin(lance, run, kind, 1),
+        lambda: pins.pin(lance, run, kind, 1, []),
         lambda: pins.find(lance, run, kind, 1),
         lambda: vectors.opened(lance, run, kind),
     ):

@@ -19,6 +19,7 @@ NAMES = (
     "help_time",
     "lance_writing",
     "checksums",
+    "syncs",
     "capture",
     "whole_ingest",
     "block_read",
