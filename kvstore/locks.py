@@ -25,7 +25,7 @@ from typing import Any
 from filelock import FileLock, Timeout
 
 from kvstore import interrupts
-from kvstore.errors import StoreBusyError
+from kvstore.errors import StoreBusyError, StoreError
 
 #: Seconds for which one and the same holder is waited for; and after a signal has asked this process to end.
 PATIENCE, HURRY = 60.0, 3.0
@@ -43,9 +43,11 @@ def hold(path: Path, what: str, patience: float = 0) -> Iterator[None]:
     """Hold the lock file `path`; with `patience`, wait in its queue as long as its holders come and go.
 
     Raises `StoreBusyError`, which names the holder of `what`, when the lock is held (without patience), or
-    has been held by one and the same holder for `patience` seconds.
+    has been held by one and the same holder for `patience` seconds; `StoreError` where a link lies in a
+    lock's place, by which a file of somebody else's would be written or removed, or a folder.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
+    _check(path)
     lock = _lock(path)
     try:
         if patience:
@@ -60,6 +62,14 @@ def hold(path: Path, what: str, patience: float = 0) -> Iterator[None]:
                 lock.release()
 
 
+def _check(path: Path) -> None:
+    queue = path.with_suffix(".queue")
+    for place in (path.parent, queue, path, _note(path)):
+        if place.is_symlink() or (place.is_dir() and place not in (path.parent, queue)):
+            kind = "link" if place.is_symlink() else "folder"
+            raise StoreError(f"{place} is a {kind}, where a lock belongs; remove it, or put it elsewhere")
+
+
 def _lock(path: Path) -> FileLock:
     # A lock of a child that was forked while we held it must not be ours; and another thread must wait too.
     return FileLock(path, timeout=0, thread_local=False)
@@ -72,7 +82,10 @@ def _take(lock: FileLock, path: Path) -> bool:
             lock.acquire()
         except Timeout:
             return False
-        _note(path).write_text(json.dumps(_self()), encoding="utf-8")
+        note = _note(path)
+        note.unlink(missing_ok=True)
+        with note.open("x", encoding="utf-8") as file:  # new, so no link that came meanwhile
+            json.dump(_self(), file)
         return True
 
 
