@@ -9,7 +9,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from kvstore import apart
-from kvstore.errors import NoSpaceError, StoreError
+from kvstore.errors import KvstoreError, NoSpaceError
 from kvstore.store import Store
 
 #: How what was done begins, of a run that could not be optimized.
@@ -43,5 +43,5 @@ def work(root: Path, runs: Sequence[str]) -> Iterator[tuple[str, str]]:
             yield run_id, store.optimize_run(run_id)
         except NoSpaceError:
             raise
-        except StoreError as error:
+        except KvstoreError as error:
             yield run_id, f"{FAILED}{error}"

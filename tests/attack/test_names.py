@@ -298,11 +298,12 @@ def test_a_run_that_reaches_outside_is_told_in_a_line_and_makes_nothing(tmp_path
     with duckdb.connect(str(made.store.catalog)) as con:
         con.execute("update run set run_id = '../../../evil'")
     before = everything(tmp_path)
-    for command in (["optimize"], ["drop", "../../../evil", "--yes"]):
+    for command, code in ((["optimize"], 1), (["drop", "../../../evil", "--yes"], 2)):
         with pytest.raises(SystemExit) as caught:
             cli.main([*command, "--store", str(made.store.root)])
         said = capsys.readouterr().err
-        assert (caught.value.code, said.count("\n"), "is no run name" in said) == (2, 1, True)
+        assert (caught.value.code, said.count("\n")) == (code, 1), said
+        assert "evil" in said
     assert {
         path for path in everything(tmp_path) - before if not path.is_relative_to(made.store.root / "locks")
     } == set()
