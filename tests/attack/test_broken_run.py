@@ -54,6 +54,13 @@ def _flipped(file: Path) -> None:
     file.write_bytes(data)
 
 
+def _flipped_near_the_end(file: Path) -> None:
+    """In the metadata of a data file, over which DuckDB may abort; its size stays."""
+    data = bytearray(file.read_bytes())
+    data[-500] ^= 0x5A
+    file.write_bytes(data)
+
+
 PIN = "at/a.patch_kv.*.lance/_versions/*.manifest"
 DATA = "a.patch_kv.lance/data/*"
 INDEX = "a.patch_kv.lance/_indices/*/*"
@@ -61,7 +68,7 @@ BROKEN = [
     pytest.param(pattern, harm, id=f"{name}-{harm.__name__[1:]}")
     for name, pattern, harms in (
         ("manifest", PIN, (_empty, _cut, _flipped)),
-        ("data", DATA, (_lost, _empty, _cut)),
+        ("data", DATA, (_lost, _empty, _cut, _flipped_near_the_end)),
         ("index", INDEX, (_lost, _empty, _cut, _flipped)),
     )
     for harm in harms
