@@ -15,6 +15,8 @@ from kvstore.model_names import family_of, folder_of, resolve
 
 #: From this many weights on a model is not run on the CPU unless that is asked for.
 _LARGE = 1_000_000_000
+#: A small image, and most tokens of it: more would take all memory before anything is told.
+_SMALL, _MOST_TOKENS = (64, 48), 65_536
 
 
 @dataclass(frozen=True)
@@ -94,7 +96,8 @@ def _checked(folder: Path, config: Any, image_processor: Any, family: ModuleType
     with pretrained.told(f"the settings in '{folder}' cannot be used", pretrained.AGAIN):
         if hasattr(family, "check"):
             family.check(skeleton, image_processor, model_files.processor_settings(folder))
-        made = family.preprocess(config, image_processor, Image.new("RGB", (64, 48)), "base")
+        _check_tokens(family.layout(config, image_processor, _SMALL, "base").tokens, folder)
+        made = family.preprocess(config, image_processor, Image.new("RGB", _SMALL), "base")
         if not made.pixels.isfinite().all():
             raise ModelError("preprocessor_config.json makes pixels that are not finite; see image_std")
     return skeleton
@@ -105,6 +108,15 @@ def _check_depth(config: Any) -> None:
         layers = getattr(getattr(config, part, config), "num_hidden_layers", 1)
         if layers < 1:
             raise ModelError(f"config.json promises {layers} layers in {part}; one at least is needed")
+
+
+def _check_tokens(tokens: int, folder: Path) -> None:
+    if tokens > _MOST_TOKENS:
+        wide, high = _SMALL
+        raise ModelError(
+            f"the settings in '{folder}' make {tokens:,} tokens of an image of {wide} x {high} pixels; "
+            f"{_MOST_TOKENS:,} are the most: correct preprocessor_config.json"
+        )
 
 
 def load(

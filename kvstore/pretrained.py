@@ -6,7 +6,7 @@ Whatever its parsers raise over a user's file becomes a `ModelError` that names 
 from __future__ import annotations
 
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from functools import lru_cache
 from pathlib import Path
@@ -35,17 +35,30 @@ def told(what: str, remedy: str = "") -> Iterator[None]:
             raise
 
 
+#: Most layers of a part; transformers makes a name or a module for each before anybody can look at them.
+_MOST_LAYERS = 1_024
+
+
 def config(folder: Path, *, trusted: bool) -> Any:
     """The configuration; attention that needs more than is installed is left for the default one."""
     from transformers import CONFIG_MAPPING, AutoConfig
 
     file, settings = folder / "config.json", model_files.read_config(folder)
+    _check_depth(settings, file)
     known = settings.get("model_type") in CONFIG_MAPPING
     own = not known and model_code.runs(file, settings, "AutoConfig", trusted=trusted)
     with told(f"{file} cannot be loaded", AGAIN):
         made = AutoConfig.from_pretrained(folder, trust_remote_code=own, local_files_only=True)
     _settle_attention(made)
     return made
+
+
+def _check_depth(settings: Mapping[str, object], file: Path) -> None:
+    for name, value in settings.items():
+        if isinstance(value, Mapping):
+            _check_depth(value, file)
+        elif name in ("num_hidden_layers", "depth") and isinstance(value, int) and value > _MOST_LAYERS:
+            raise ModelError(f"{file} promises {value} layers ({name}); {_MOST_LAYERS} are the most")
 
 
 def _settle_attention(made: Any) -> None:

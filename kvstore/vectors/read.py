@@ -121,7 +121,8 @@ def opened(
     for folder in filter(None, (path, pin)):
         received.refuse_links_in(lance_dir.parent, folder)
     why = seals.fault(pin) if pin is not None and whole else ""
-    if pin is None and version is not None and pins.newest(lance_dir, run_id, kind) < version:
+    lost = pin is None and version is not None and pins.newest(lance_dir, run_id, kind) < version
+    if lost and path.is_dir():  # else the run may have been dropped, as is said below
         why = f"the manifest of version {version} of {path} is not there"
     if why:
         raise StoreError(left_out.broken(left_out.LeftOut(run_id, kind, why)))

@@ -213,3 +213,29 @@ def test_what_is_wrong_is_told_as_without_limits(folder: Path):
     assert "TemplateError" in caught.value.details  # what --debug shows
     with pytest.raises(RuntimeError, match="ZeroDivisionError"):  # a fault of kvstore's own stays one
         limits.within_limits("division", "", lambda: 1 // 0)
+
+
+# ------------------------------------------------------------------------------------------ settings
+
+
+@pytest.mark.parametrize(
+    ("model", "file", "settings", "told"),
+    [
+        ("tiny-dinov2-untrained", "config.json", {"num_hidden_layers": 10**9}, "1000000000 layers"),
+        (
+            "tiny-qwen-untrained",
+            "preprocessor_config.json",
+            {"size": {"shortest_edge": 10**12, "longest_edge": 10**13}},
+            "tokens of an image of 64 x 48 pixels",
+        ),
+    ],
+)
+def test_settings_that_promise_too_much_are_refused_before_it_is_made(
+    tmp_path: Path, model: str, file: str, settings: dict[str, Any], told: str
+):
+    folder = tmp_path / "model"
+    shutil.copytree(models.load_config(model).folder, folder)
+    found = json.loads((folder / file).read_text())
+    (folder / file).write_text(json.dumps(found | settings))
+    with pytest.raises(ModelError, match=told):
+        models.load_config(str(folder))
