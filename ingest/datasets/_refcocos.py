@@ -5,6 +5,8 @@ Expressions that fit no object, as the file says itself (``empty_case``), are le
 
 from __future__ import annotations
 
+import json
+import re
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 
@@ -15,6 +17,7 @@ from kvstore.segmentations import coordinates
 from ._coco_json import Index, Row, read_json  # noqa: TID252
 from ._coco_values import Id, box_of, flag, text  # noqa: TID252
 
+_OF_A_SPLIT = re.compile(r"[a-z]+20\d\d/")  # val2017/000000000139.jpg; other splits' are passed over
 _NEAR = 0.01  # an object's box is given by its corners, with the last digits rounded
 
 
@@ -40,6 +43,8 @@ def read(path: Path, split: str, index: Index) -> dict[Id, list[Expression]]:
             found.setdefault(ids[image], []).append(Expression(meant, said))
         elif image.startswith(f"{split}/"):
             index.notes.add("expressions of images that are not listed", where)
+        elif not _OF_A_SPLIT.match(image):
+            index.notes.add("expressions of images of no split", where)
     return found
 
 
@@ -47,6 +52,7 @@ def _records(path: Path, index: Index) -> Iterator[tuple[int, Row]]:
     content = read_json(path)
     if not isinstance(content, list):
         raise DatasetError(f"{path} holds no RefCOCOs records: its top level is no list")
+    met: set[str] = set()
     for place, record in enumerate(content):
         if not isinstance(record, dict):
             index.notes.add("expressions that are no objects", f"{path.name}, [{place}]")
@@ -58,7 +64,10 @@ def _records(path: Path, index: Index) -> Iterator[tuple[int, Row]]:
         elif empty:
             kind = "expressions that fit no object, as the file says, passed over"
             index.notes.add(kind, where, lost=False)
+        elif (whole := json.dumps(record, sort_keys=True)) in met:
+            index.notes.add("expressions listed twice, taken once", where, lost=False)
         else:
+            met.add(whole)
             yield place, record
 
 

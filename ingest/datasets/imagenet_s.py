@@ -18,7 +18,7 @@ import numpy as np
 
 from kvstore.contracts import Annotations, Dataset, ImageRecord
 from kvstore.datasets import Lazy, numbered_lines, read_file, storable, text_lines
-from kvstore.errors import DatasetError
+from kvstore.errors import DatasetError, ImageError
 from kvstore.folders import by_stem, only_folders, only_images, without_image
 from kvstore.notes import Notes
 
@@ -111,6 +111,9 @@ def _annotate(
     folder: Path, file: str, place: int, names: dict[int, str], width: int, height: int, orientation: int
 ) -> Annotations:
     """One object per class of an image's mask."""
-    pixels = np.asarray(_class_maps.opened(folder, file).convert("RGB")).astype(np.int64)
+    image = _class_maps.opened(folder, file)
+    if image.mode not in ("RGB", "RGBA", "P"):  # grey of small codes would be black, that is no class at all
+        raise ImageError("unreadable", f"mask {file!r} is {image.mode}; a class is red + 256 x green of RGB")
+    pixels = np.asarray(image.convert("RGB")).astype(np.int64)
     codes, upright = pixels[..., 0] + 256 * pixels[..., 1], (width, height, orientation)
     return _class_maps.told(codes, names, _VOID, file=file, place=place, upright=upright)

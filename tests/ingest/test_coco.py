@@ -336,6 +336,18 @@ def test_expressions_without_an_object_are_left_out_where_they_say_so(tmp_path: 
     assert annotated(referring(tmp_path, image="val2017/b.jpg")).expressions == ()
 
 
+def test_a_record_listed_twice_and_an_image_of_no_split_are_told(tmp_path: Path) -> None:
+    path = referring(make(tmp_path)) / "annotations" / "refcocos_test.json"
+    record, other = json.loads(path.read_text())[0], {"normal_caption": "the animal"}
+    path.write_text(json.dumps([record, record | other, record]))
+    assert [said.text for said in annotated(tmp_path).expressions] == ["the cat", "the animal"]
+    assert noted(tmp_path) == [("expressions listed twice, taken once", "[2]", 1, False)]
+    images = ("train2017/a.jpg", "\ud83d", "a.jpg")
+    path.write_text(json.dumps([record | {"image": image} for image in images]))
+    assert annotated(tmp_path).expressions == ()
+    assert noted(tmp_path) == [("expressions of images of no split", "[1]", 2, True)]
+
+
 @pytest.mark.parametrize("solution", [[4, 2, 14, 8.5], [4, 2, 10, 6], [], "box", None])
 def test_an_expression_for_a_box_that_no_object_has_is_told(tmp_path: Path, solution: Any) -> None:
     make(tmp_path)

@@ -162,6 +162,17 @@ def test_a_mask_that_does_not_fit_spoils_its_own_image(
     assert caught.value.reason == reason
 
 
+@pytest.mark.parametrize("mode", ["L", "I;16"])
+def test_a_grey_mask_is_no_mask_without_classes(tmp_path: Path, mode: str) -> None:
+    root = make(tmp_path)
+    (file,) = (root / "ImageNetS50/validation-segmentation").rglob("*.png")
+    red = np.asarray(Image.open(file))[..., 0]
+    Image.fromarray(red if mode == "L" else red.astype(np.uint16)).save(file)
+    (record,) = datasets.load("imagenet_s", root).images
+    with pytest.raises(ImageError, match=rf"is {mode}; a class is red \+ 256 x green"):
+        told(record)
+
+
 # ------------------------------------------------------------------------------------------ exports read back
 
 
