@@ -21,7 +21,7 @@ from kvstore import disk, durable, interrupts, locks, pins, verify
 from kvstore.errors import NoSpaceError, StoreError, UsageError
 from kvstore.progress import track
 from kvstore.repair import tasks
-from kvstore.store import Store, usable
+from kvstore.store import UNFINISHED, Store, usable
 from kvstore.vectors.schema import KEY_MOMENT, PUBLIC
 
 #: Bytes that are copied at a time: signals are heard, and the bar moves, between two.
@@ -36,7 +36,7 @@ class _Unfinished(Store):
 
     @property
     def catalog(self) -> Path:
-        return self.root / "catalog.copied"
+        return self.root / UNFINISHED
 
 
 @dataclass(frozen=True)

@@ -61,6 +61,7 @@ _HEIC = (b"heic", b"heix", b"heim", b"heis", b"hevc", b"hevx", b"hevm", b"hevs",
 MAX_PIXELS = 2**28 // 3
 
 _PNG = b"\x89PNG\r\n\x1a\n"
+_PNG_END = b"IEND\xaeB`\x82"  # the last piece: its name and its checksum
 
 #: Pixels of images that are being decoded at a time, over all threads: as many as the largest image may have,
 #: so that many threads with large images take no more memory than one. Who works on with the image, and means
@@ -132,16 +133,19 @@ def decode(data: bytes) -> Decoded:
 def check_sums(data: bytes) -> None:
     """Hold a PNG's pixels to their checksums, which Pillow passes over: it draws what damage left.
 
-    Raises `ImageError` (``unreadable``) where one differs; what is cut off is left to the reader.
+    Raises `ImageError` (``unreadable``) where one differs, and where the lengths of its pieces do not lead to
+    its end; what is cut off is left to the reader.
     """
-    place = len(_PNG)
-    while data.startswith(_PNG) and place + 12 <= len(data):
+    place, kind = len(_PNG), b""
+    while data.startswith(_PNG) and kind != _PNG_END[:4] and place + 12 <= len(data):
         end = place + 8 + int.from_bytes(data[place : place + 4])
         kind, said = data[place + 4 : place + 8], data[end : end + 4]
         summed = kind == b"IDAT" and len(said) == 4
         if summed and zlib.crc32(memoryview(data)[place + 4 : end]) != int.from_bytes(said):
             raise ImageError("unreadable", "PNG: its pixels do not fit their checksum: it is damaged")
         place = end + 4
+    if data.startswith(_PNG) and kind != _PNG_END[:4] and _PNG_END in data:
+        raise ImageError("unreadable", "PNG: the lengths of its pieces do not fit: it is damaged")
 
 
 def _upright(image: ImageFile.ImageFile) -> tuple[Image.Image, int]:

@@ -37,6 +37,8 @@ if TYPE_CHECKING:
 
 #: The store's own format; a store that says a higher number was made by a newer kvstore.
 FORMAT = 4
+#: What a backup's catalog is called until the backup is whole.
+UNFINISHED = "catalog.copied"
 
 #: Bytes that a publish needs beside the copy of the catalog.
 _ROOM = 2 << 20
@@ -222,7 +224,8 @@ class Store:
     def _make(self, create: bool) -> None:
         if self.root.exists() and not self.root.is_dir():
             raise StoreError(f"{self.root} is a file; a store is a folder")
-        if next(self.lance.glob("*.lance"), None):
+        unfinished = (self.root / UNFINISHED).exists()
+        if next(self.lance.glob("*.lance"), None) and not unfinished:
             raise StoreError(
                 f"{self.catalog} is lost, and its vectors are there: put it back from a backup, or remove "
                 f"{self.lance} to begin anew"
