@@ -13,9 +13,8 @@ def main() -> None:
     """Run the command that the process's arguments name, and exit with its code."""
     if signal.getsignal(signal.SIGINT) is signal.default_int_handler:
         signal.signal(signal.SIGINT, signal.SIG_DFL)
-    from kvstore import cli, confined
+    from kvstore import cli
 
-    confined.program()
     cli.main()
 
 

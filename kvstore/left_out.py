@@ -43,7 +43,7 @@ def branch(run_id: str, columns: Mapping[str, str]) -> str:
 def there(con: duckdb.DuckDBPyConnection) -> list[LeftOut]:
     """What is left out of a snapshot's views."""
     made = con.execute(
-        "select 1 from duckdb_tables() where temporary and table_name = $name", {"name": TABLE}
+        "select 1 from system.main.duckdb_tables() where temporary and table_name = $name", {"name": TABLE}
     )
     if not made.fetchall():
         return []

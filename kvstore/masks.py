@@ -7,10 +7,16 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
+from contextlib import suppress
 from typing import Any
 
 import numpy as np
 
+from kvstore.errors import StoreError
+from kvstore.lines import shortened
+
+#: Pixels of the largest image that is read, as `images.MAX_PIXELS` says.
+MOST_PIXELS = 2**28 // 3
 Pixels = np.ndarray[Any, np.dtype[Any]]
 
 
@@ -22,32 +28,53 @@ def from_array(pixels: Pixels) -> str:
 
 
 def to_array(mask: str) -> Pixels:
-    """Pixels of a mask: bool [height, width]."""
+    """Pixels of a mask: bool [height, width]; `StoreError` for a text that is none."""
     from pycocotools import mask as coco
 
-    pixels: Pixels = coco.decode(json.loads(mask)).astype(bool)
+    rle = _sound(mask)
+    try:
+        pixels: Pixels = coco.decode(rle).astype(bool)
+    except ValueError:  # its run lengths do not fit its size
+        raise _no_mask(mask) from None
     return pixels
+
+
+def _sound(mask: str) -> dict[str, Any]:
+    """What pycocotools reads; `StoreError` where it is no mask, or one larger than any image that is read.
+
+    A recipe makes masks by this file; those of a store that somebody sent may be anything.
+    """
+    with suppress(ValueError, KeyError, TypeError, RecursionError):
+        found = json.loads(mask)
+        height, width = found["size"]
+        if type(height) is type(width) is int and min(height, width) >= 0 and height * width <= MOST_PIXELS:
+            return {"size": [height, width], "counts": str(found["counts"])}
+    raise _no_mask(mask)
+
+
+def _no_mask(mask: str) -> StoreError:
+    return StoreError(f"the catalog holds a mask that is none: {shortened(mask, 80)}")
 
 
 def union(masks: Sequence[str]) -> str:
     """The mask of all pixels that any of these masks of one image has."""
     from pycocotools import mask as coco
 
-    return text(coco.merge([json.loads(mask) for mask in masks]))
+    return text(coco.merge([_sound(mask) for mask in masks]))
 
 
 def area(mask: str) -> int:
     """How many pixels a mask has."""
     from pycocotools import mask as coco
 
-    return int(coco.area(json.loads(mask)))
+    return int(coco.area(_sound(mask)))
 
 
 def box(mask: str) -> tuple[float, float, float, float]:
     """The smallest box (x0, y0, x1, y1) around a mask, far edges exclusive; zeros for an empty mask."""
     from pycocotools import mask as coco
 
-    x, y, width, height = (float(v) for v in coco.toBbox(json.loads(mask)))
+    x, y, width, height = (float(v) for v in coco.toBbox(_sound(mask)))
     return x, y, x + width, y + height
 
 

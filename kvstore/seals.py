@@ -45,7 +45,7 @@ def fault(home: Path) -> str | None:
     try:
         found = json.loads((home / NAME).read_bytes())
         sums, ends = dict(found["sums"]), dict(found["ends"])
-    except (OSError, ValueError, KeyError, TypeError):
+    except (OSError, ValueError, KeyError, TypeError, RecursionError):
         return None
     if not all(_NAME.fullmatch(name) for name in (*sums, *ends)):  # of a seal that somebody made up
         return None

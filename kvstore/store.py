@@ -258,7 +258,7 @@ class Store:
         """The store's format; `StoreVersionError` for one that is newer than this kvstore."""
         try:
             with self.tables() as con:
-                received.refuse_views(con)
+                received.refuse_strangers(con)
                 row = con.execute("select version, created_by from store").fetchone()
         except duckdb.Error as error:
             raise StoreError(f"{self.catalog} is not the catalog of a store: {reason(error)}") from error

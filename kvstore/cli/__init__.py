@@ -17,7 +17,7 @@ from typing import Annotated, Any
 
 import typer
 
-from kvstore import interrupts
+from kvstore import confined, interrupts
 from kvstore.cli import ending
 from kvstore.errors import UnknownNameError, UsageError
 from kvstore.lines import one_line, printable, shortened
@@ -44,7 +44,9 @@ COMMANDS = (
 
 
 def main(args: Sequence[str] | None = None) -> None:
-    """Run one command and exit with its code."""
+    """Run one command and exit with its code; without `args`, as the program with its own."""
+    if args is None:
+        confined.program()
     ending.open_streams()  # first: what is opened next would get a closed stream's number
     code = interrupts.run(lambda: _run(list(sys.argv[1:] if args is None else args)), ends=args is None)
     raise SystemExit(code)

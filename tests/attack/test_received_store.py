@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import shutil
+import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -11,7 +13,7 @@ import duckdb
 import lance
 import pytest
 
-from kvstore import confined, vectors, warehouse
+from kvstore import confined, masks, vectors, warehouse
 from kvstore.errors import StoreError
 from kvstore.store import Store
 from tests.attack.test_read_only import KVSTORE, NO_LANDLOCK, SECRET, process, run
@@ -54,7 +56,6 @@ def everything(root: Path) -> dict[Path, bytes]:
     "trap",
     [
         "create or replace view how_to_read_vectors as select content from read_text('{secret}')",
-        "create macro lower(x) as (select content from read_text('{secret}'))",
         "create or replace macro patches(run, image) as table select content from read_text('{secret}')",
         "create or replace view how_to_read_vectors as"
         " select content from query('from read_' || 'text(''{secret}'')')",
@@ -70,6 +71,58 @@ def test_no_view_and_no_macro_reads_a_file(received, other, run, trap):
     with pytest.raises(StoreError, match="reaches for a file out of its store"), store.publish() as con:
         con.execute(f"from read_text('{other.parent / 'secret.txt'}')")
     assert run("runs", "--store", received)[0] == 0
+
+
+@pytest.mark.parametrize(
+    "traps",
+    [
+        ["create macro lower(x) as (select content from read_text('{secret}'))"],
+        ["create macro __lance_scan(path) as table select 1 as a from read_text('{secret}')"],
+        [
+            "create macro duckdb_views() as table select 'none' as view_name, 'kvstore' as database_name",
+            "create table run_ as from run",
+            "drop table run cascade",
+            "create view run as"
+            " select * replace ((select content from read_text('{secret}')) as run_id) from run_",
+        ],
+        ["create macro duckdb_views() as table select 'none' as view_name from range(100000000000000)"],
+    ],
+)
+def test_no_macro_stands_in_front_of_what_kvstore_itself_calls(received, other, run, traps):
+    change(received, *(trap.format(secret=other.parent / "secret.txt") for trap in traps))
+    for command in (["sql", "select 1"], ["shell", "-c", "select 1"], ["runs"]):
+        code, out, err = run(*command, "--store", received)
+        assert (code, out, err.count("\n")) == (2, "", 1)
+        assert SECRET not in err
+        assert "macro with a builtin function's name" in err or "is a view in the catalog" in err
+
+
+@pytest.mark.parametrize(
+    "mask",
+    [
+        '{"size": [100000, 100000], "counts": "0"}',
+        '{"size": [384, 384], "counts": "oooooooooooo"}',
+        '{"size": [4, true], "counts": "0"}',
+        "[" * 100_000,
+        "null",
+    ],
+)
+def test_a_mask_that_is_none_is_told_and_takes_no_memory(mask):
+    with pytest.raises(StoreError, match="a mask that is none"):
+        masks.to_array(mask)
+
+
+@NO_LANDLOCK
+@pytest.mark.parametrize(
+    "program", ["import kvstore.cli; kvstore.cli.main()", "import kvstore.__main__ as k; k.main()"]
+)
+def test_the_program_is_confined_whichever_way_it_starts(received, other, program):
+    (table,) = (other / "lance").glob("*.patch_kv.lance")
+    sql = f"select count(*) from query('from __lance' || '_scan(''{table}'')')"
+    done = subprocess.run(
+        [sys.executable, "-c", program, "sql", sql, "--store", received], capture_output=True, text=True
+    )
+    assert (done.returncode, done.stdout, done.stderr.count("\n")) == (2, "", 1)
 
 
 @NO_LANDLOCK
