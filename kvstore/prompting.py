@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Sequence
+from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from kvstore import model_files
 from kvstore.errors import ModelError, UsageError
 from kvstore.limits import within_limits
 from kvstore.models import Loaded
 from kvstore.pretrained import AGAIN, told
+
+T = TypeVar("T")
 
 
 def processor(loaded: Loaded) -> Any:
@@ -49,30 +53,47 @@ def prompt_ids(loaded: Loaded, prefix: str = "") -> list[int]:
     return ids[: ids.index(loaded.image_token_id)]
 
 
-def question_ids(loaded: Loaded, question: str, images: int, prefix: str = "") -> list[int]:
-    """Token ids of a whole prompt: a user turn of images, each one placeholder, and a question, verbatim.
+def question_ids(loaded: Loaded, questions: Sequence[tuple[str, int]], prefix: str = "") -> list[list[int]]:
+    """Token ids of whole prompts: a user turn of images, each one placeholder, and a question, verbatim.
+
+    questions  each one's text, and how many images it has
 
     `prefix` stands right before the first image, as in `prompt`. Raises `UsageError` for a question that
-    holds the placeholder.
+    holds the placeholder, `ModelError` where the template takes too long over any of them.
     """
-    return _prompt_ids(loaded, prefix, images, question)
+    found: list[list[int]] = []
+    _ = loaded.tokenizer  # once here, not in each fork
+    for start in range(0, len(questions), _AT_ONCE):
+        found += _bounded(loaded, partial(_all_ids, loaded, prefix, questions[start : start + _AT_ONCE]))
+    return found
 
 
-#: Templates, with their tokenizers' folders, of which a prompt was made within the limits. Only the first
-#: is: a fork for each of many questions would take longer than they.
+#: Prompts of questions that one fork makes: it takes as long as some of them.
+_AT_ONCE = 100
+#: Templates, with their tokenizers' folders, of which a prompt without a question was made within the limits.
+#: Only the first is: a template is not shown the prefix, so that it does the same each time.
 _TRIED: set[tuple[Path, str]] = set()
 
 
-def _prompt_ids(loaded: Loaded, prefix: str, images: int = 1, question: str | None = None) -> list[int]:
-    def made() -> list[int]:
-        return _ids(loaded, "".join(_rendered(loaded, prefix, images, question)))
-
+def _prompt_ids(loaded: Loaded, prefix: str) -> list[int]:
     tried = loaded.folder, loaded.chat_template
     if tried in _TRIED:
-        return made()
-    ids = within_limits(f"a prompt by the chat template in '{loaded.folder}'", _TEMPLATE, made)
+        return _ids_of(loaded, prefix)
+    ids = _bounded(loaded, lambda: _ids_of(loaded, prefix))
     _TRIED.add(tried)
     return ids
+
+
+def _bounded(loaded: Loaded, work: Callable[[], T]) -> T:
+    return within_limits(f"a prompt by the chat template in '{loaded.folder}'", _TEMPLATE, work)
+
+
+def _all_ids(loaded: Loaded, prefix: str, questions: Sequence[tuple[str, int]]) -> list[list[int]]:
+    return [_ids_of(loaded, prefix, *question) for question in questions]
+
+
+def _ids_of(loaded: Loaded, prefix: str, question: str | None = None, images: int = 1) -> list[int]:
+    return _ids(loaded, "".join(_rendered(loaded, prefix, images, question)))
 
 
 def _ids(loaded: Loaded, text: str) -> list[int]:

@@ -32,21 +32,21 @@ class Group:
     prompts: tuple[Prompt, ...]
 
 
-def prompt(loaded: Loaded, question: Asked, prefix: str) -> Prompt:
-    """The prompt of a question about its images, after `prefix`; the model's own chat template."""
-    ids = prompting.question_ids(loaded, question.text, len(question.images), prefix)
-    cut = len(ids) - ids[::-1].index(loaded.image_token_id)
-    return Prompt(question, tuple(ids[:cut]), tuple(ids[cut:]))
-
-
 def groups(loaded: Loaded, questions: Iterable[Asked], prefix: str) -> Iterator[Group]:
     """All prompts, those that start alike together, in the order of each group's first question."""
     found: dict[tuple[tuple[Picture, ...], tuple[int, ...]], list[Prompt]] = {}
-    for question in questions:
-        made = prompt(loaded, question, prefix)
+    asked = list(questions)
+    ids = prompting.question_ids(loaded, [(one.text, len(one.images)) for one in asked], prefix)
+    for question, tokens in zip(asked, ids, strict=True):
+        made = _cut(loaded, question, tokens)
         found.setdefault((question.images, made.start), []).append(made)
     for (images, start), prompts in found.items():
         yield Group(images, start, tuple(prompts))
+
+
+def _cut(loaded: Loaded, question: Asked, ids: Sequence[int]) -> Prompt:
+    cut = len(ids) - ids[::-1].index(loaded.image_token_id)
+    return Prompt(question, tuple(ids[:cut]), tuple(ids[cut:]))
 
 
 def expanded(loaded: Loaded, start: Sequence[int], inputs: Sequence[Inputs]) -> list[int]:

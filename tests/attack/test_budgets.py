@@ -191,6 +191,21 @@ def test_a_template_that_loops_or_multiplies_text_is_refused(folder: Path, templ
     )  # kB: it was another's memory
 
 
+def test_a_template_that_loops_over_one_question_alone_is_refused(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.setattr(limits, "SECONDS", 3)
+    loop = "{% for i in range(99999) %}{% for j in range(99999) %}{% endfor %}{% endfor %}"
+    loops = "{% if 'why' in messages|string %}" + loop + "{% endif %}"
+    template = folder / "chat_template.jinja"
+    template.write_text(loops + template.read_text())
+    loaded = models.load_config(str(folder))
+    asked = [(f"what is {number}?", 1) for number in range(120)]
+    assert len(prompting.question_ids(loaded, asked)) == 120
+    with pytest.raises(ModelError, match=r"a prompt by the chat template in .* takes more than 3 s"):
+        prompting.question_ids(loaded, [*asked, ("why?", 1)])
+
+
 def test_a_tokenizer_that_multiplies_text_is_refused(folder: Path, monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setattr(limits, "SECONDS", 20)
     double = {"type": "Replace", "pattern": {"String": "e"}, "content": "e" * 64}

@@ -18,7 +18,7 @@ from PIL import Image
 from kvstore import images, recipes
 from kvstore.contracts import Inputs
 from kvstore.eval.forward import Answerer
-from kvstore.eval.prompts import expanded, option_ids, prompt
+from kvstore.eval.prompts import expanded, groups, option_ids
 from kvstore.eval.questions import Asked
 from kvstore.models import Loaded, load
 from kvstore.prompting import processor
@@ -77,14 +77,15 @@ def read(
 ) -> tuple[Answerer, Any, list[Any]]:
     """The context of the images and the questions' tails, as kvstore sees them."""
     model = loaded(name)
-    made = [
-        prompt(model, Asked(n, text, (), (None,) * len(shown), frozenset()), prefix)  # type: ignore[arg-type]
+    asked = [
+        Asked(n, text, (), (None,) * len(shown), frozenset())  # type: ignore[arg-type]
         for n, text in enumerate(QUESTIONS)
     ]
+    (group,) = groups(model, asked, prefix)
     inputs = inputs_of(name, shown)
     answerer = Answerer(model, batch)
-    context = answerer.read(expanded(model, made[0].start, inputs), inputs)
-    return answerer, context, [each.tail for each in made]
+    context = answerer.read(expanded(model, group.start, inputs), inputs)
+    return answerer, context, [each.tail for each in group.prompts]
 
 
 @pytest.mark.parametrize("prefix", ["", PREFIX])
