@@ -52,9 +52,10 @@ def manifest(version: int) -> str:
     return f"_versions/{_LAST - version}.manifest"
 
 
-def version_of(number: int) -> int:
-    """The version whose manifest is named by this number."""
-    return _LAST - number
+def versions(home: Path) -> list[int]:
+    """The versions that a table's folder has a manifest of, whole or not, the newest first."""
+    names = [path.stem for path in home.glob("_versions/*.manifest")]
+    return sorted((_LAST - int(name) for name in names if name.isdecimal()), reverse=True)
 
 
 def pin(lance: Path, run_id: str, kind: str, version: int, made: list[Path]) -> str:
@@ -93,9 +94,8 @@ def at(lance: Path, run_id: str, kind: str, version: int) -> str:
 
 
 def newest(lance: Path, run_id: str, kind: str) -> int:
-    """The newest version that a table has a manifest of; 0 where it has none."""
-    names = [path.stem for path in (lance / table(run_id, kind) / "_versions").glob("*.manifest")]
-    return max((_LAST - int(name) for name in names if name.isdecimal()), default=0)
+    """The newest version that a run's table has a manifest of; 0 where it has none."""
+    return next(iter(versions(lance / table(run_id, kind))), 0)
 
 
 def is_pin(path: str) -> bool:

@@ -21,6 +21,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import pyarrow as pa
 
+from kvstore import pins
 from kvstore.contracts import Site
 from kvstore.errors import ModelError, UsageError
 from kvstore.progress import track
@@ -153,10 +154,9 @@ class _Run:
 
     def committed(self) -> dict[str, int]:
         """The newest versions of the tables that are there."""
-        from kvstore.vectors import whole
 
         paths = {kind: tables.location(self.store.lance, self.run_id, kind) for kind in self.kinds}
-        return {kind: found[0] for kind, path in paths.items() if (found := whole.versions(path))}
+        return {kind: found[0] for kind, path in paths.items() if (found := pins.versions(path))}
 
 
 # ---------------------------------------------------------------------------------------------- making

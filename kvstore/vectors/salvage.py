@@ -101,7 +101,7 @@ def _base(path: Path, named: int, lost: str | None) -> int | None:
     """The version to go back to: the one that the catalog names, or the newest that is whole."""
     if lost is None:
         return named
-    return next((version for version in whole.versions(path) if not whole.complaint(path, version)), None)
+    return next((version for version in pins.versions(path) if not whole.complaint(path, version)), None)
 
 
 def _kept(
@@ -139,12 +139,12 @@ def _recent(paths: Mapping[str, Path], gone: Sequence[int]) -> bool:
     """Whether none of the images was stored long before the last commit, as far as one can see."""
     written = [file.stat().st_mtime for path in paths.values() for file in path.glob("_versions/*.manifest")]
     spans = paths[tables.PATCH_SPAN]
-    for version in whole.versions(spans):
+    for version in pins.versions(spans):
         manifest = spans / pins.manifest(version)
         if manifest.stat().st_mtime < max(written) - RECENT and not whole.complaint(spans, version):
             old = whole.opened(spans, version).to_table(columns=["image_id"])["image_id"].to_pylist()
             return not set(old) & set(gone)
-    return any(1 in whole.versions(path) for path in paths.values())
+    return any(1 in pins.versions(path) for path in paths.values())
 
 
 def _go_back(
@@ -154,7 +154,7 @@ def _go_back(
     if not _restore(lance_dir, promised.run_id, kind, base):
         return
     path = tables.location(lance_dir, promised.run_id, kind)
-    table = whole.opened(path, whole.versions(path)[0])
+    table = whole.opened(path, pins.versions(path)[0])
     if kind == tables.CHECKSUM:
         sums = table.to_table()
         stay = [image in order for image in sums["image_id"].to_pylist()]

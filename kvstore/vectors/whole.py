@@ -6,7 +6,6 @@ can do to a file is for the checksums to find (`kvstore.verify`).
 
 from __future__ import annotations
 
-import re
 from pathlib import Path
 from typing import Any
 
@@ -20,21 +19,17 @@ from kvstore.outside import told
 _MAGIC = b"LANC"
 
 
-def versions(path: Path) -> list[int]:
-    """The versions of a table that have a manifest, whole or not, the newest first."""
-    found = [re.fullmatch(r"(\d+)\.manifest", file.name) for file in path.glob("_versions/*.manifest")]
-    return sorted((pins.version_of(int(match[1])) for match in found if match), reverse=True)
-
-
 def newest(path: Path) -> Any | None:
     """A table as of its newest version; None where that is not whole, or there is no table."""
-    found = versions(path)
+    found = pins.versions(path)
     return opened(path, found[0]) if found and not complaint(path, found[0]) else None
 
 
 def torn(path: Path) -> list[Path]:
     """The manifests of a table that are cut short."""
-    return [file for version in versions(path) if _complaint(file := path / pins.manifest(version), None)]
+    return [
+        file for version in pins.versions(path) if _complaint(file := path / pins.manifest(version), None)
+    ]
 
 
 def complaint(path: Path, version: int) -> str:

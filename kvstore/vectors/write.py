@@ -164,7 +164,7 @@ def _unsynced(path: Path, dataset: Any, pinned: Collection[int]) -> Iterator[Pat
         return
     known = whole.files(path, lance.dataset(str(path), version=newest)) if newest else {}
     made = [file for file in whole.files(path, dataset) if file not in known and file.exists()]
-    made += [path / pins.manifest(version) for version in whole.versions(path) if version > newest]
+    made += [path / pins.manifest(version) for version in pins.versions(path) if version > newest]
     made += [file for file in path.glob("_transactions/*.txn") if _read_version(file) >= newest]
     yield from made
     yield from (file.parent for file in made)

@@ -172,7 +172,7 @@ def test_a_version_that_is_gone_is_a_compaction_where_a_newer_one_has_all_rows(
     store.catalog.write_bytes(before)  # the catalog that the optimize wrote is lost
     for kind in KINDS:
         manifest = store.lance / f"{RUN}.{kind}.lance" / pins.manifest(said.versions[kind])
-        assert whole.versions(manifest.parents[1])[0] > said.versions[kind]
+        assert pins.versions(manifest.parents[1])[0] > said.versions[kind]
         manifest.unlink()
     kept = salvage(store.lance, said, complaints(store.lance, said))
     assert kept.gone == []

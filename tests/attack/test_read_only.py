@@ -10,14 +10,14 @@ import json
 import os
 import subprocess
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import duckdb
 import pytest
 
-from kvstore import cli, confined
+from kvstore import confined
 from tests.stores import make_store
 
 KVSTORE = [sys.executable, "-m", "kvstore"]
@@ -121,20 +121,6 @@ def made(tmp_path_factory: Any) -> Place:
 def place(made: Place) -> Iterator[Place]:
     yield made
     assert made.bytes() == made.before
-
-
-Run = Callable[..., tuple[int, str, str]]
-
-
-@pytest.fixture
-def run(capfd: Any, monkeypatch: Any) -> Run:
-    def call(*args: object) -> tuple[int, str, str]:
-        with pytest.raises(SystemExit) as caught:
-            cli.main([str(arg) for arg in args])
-        said = capfd.readouterr()
-        return int(caught.value.code or 0), said.out, said.err
-
-    return call
 
 
 def process(*args: object, stdin: str | None = None) -> subprocess.CompletedProcess[str]:

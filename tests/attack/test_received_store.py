@@ -16,10 +16,8 @@ import pytest
 from kvstore import confined, masks, vectors, warehouse
 from kvstore.errors import StoreError
 from kvstore.store import Store
-from tests.attack.test_read_only import KVSTORE, NO_LANDLOCK, SECRET, process, run
+from tests.attack.test_read_only import KVSTORE, NO_LANDLOCK, SECRET, process
 from tests.stores import make_store
-
-__all__ = ["run"]  # a fixture
 
 
 @pytest.fixture(scope="module")

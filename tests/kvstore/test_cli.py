@@ -36,20 +36,6 @@ HOSTILE = [
 ]
 
 
-@pytest.fixture
-def run(capfd: Any, monkeypatch: Any) -> Any:
-    """`run("sql", ...)` in this process: exit code, stdout, stderr."""
-    monkeypatch.delenv("KVSTORE_STORE", raising=False)
-
-    def call(*args: object) -> tuple[int, str, str]:
-        with pytest.raises(SystemExit) as caught:
-            cli.main([str(arg) for arg in args])
-        said = capfd.readouterr()
-        return int(caught.value.code or 0), said.out, said.err
-
-    return call
-
-
 def process(*args: object, stdin: str | None = None, **env: str) -> subprocess.CompletedProcess[str]:
     return subprocess.run(
         list(map(str, args)), input=stdin, capture_output=True, text=True, env=os.environ | env, check=False

@@ -10,28 +10,11 @@ from typing import Any
 
 import pytest
 
-from kvstore import cli
 from kvstore.cli import ending
 from kvstore.errors import KvstoreError, QueryError
 from tests.ingesting import pictures
 
 KVSTORE = Path(sys.executable).parent / "kvstore"
-
-
-@pytest.fixture
-def run(capfd: Any, monkeypatch: Any) -> Any:
-    """`run("sql", ...)` in this process: exit code, stdout, stderr."""
-    for name in ("KVSTORE_STORE", "KVSTORE_RECIPES", "KVSTORE_DEBUG"):
-        monkeypatch.setenv(name, "")
-        monkeypatch.delenv(name)
-
-    def call(*args: object) -> tuple[int, str, str]:
-        with pytest.raises(SystemExit) as caught:
-            cli.main([str(arg) for arg in args])
-        said = capfd.readouterr()
-        return int(caught.value.code or 0), said.out, said.err
-
-    return call
 
 
 def bash(command: str, **env: str) -> subprocess.CompletedProcess[str]:
